@@ -1,0 +1,185 @@
+"""Every error type of the project, by what the caller can do about it.
+
+::
+
+    ConfigurationError (ImproperlyConfigured)     not a TikTokBusinessError: no broad except hides it
+
+    TikTokBusinessError
+    ├── RetryableError                            nothing is lost: try again later
+    │   ├── AccountBusyError                      another worker or transaction holds the account
+    │   ├── ConnectionFailedError                 no answer; TikTok may have acted on the request
+    │   │   └── ConnectionNotMadeError            the request never reached TikTok
+    │   ├── RateLimitError          (APIError)    wait, `retry_after` seconds where TikTok says so
+    │   ├── ServerError             (APIError)    TikTok has a fault of its own
+    │   └── InvalidResponseError    (APIError)    the answer is not of the documented shape
+    ├── APIError                                  TikTok refused: `code`, `message`, `request_id`, ...
+    │   ├── AccessTokenRejectedError              refresh, then try once more
+    │   ├── ReauthorizationRequired               the account holder has to connect again
+    │   ├── PermissionDeniedError                 a scope (or the object) is not granted
+    │   ├── AuthorizationCodeRejectedError        start the browser flow again
+    │   └── AppConfigurationError                 fix the configuration
+    │       └── AppCredentialsRejectedError       ... of the app's credentials: no call can succeed
+    ├── DecryptionError                           no configured key opens the stored token
+    ├── AccountOwnedByAnotherUserError            the account is connected by somebody else
+    └── AccountGoneError                          the account's row is deleted, or not committed yet
+
+No message, argument or attribute ever holds a token, an authorization code or a secret, and API
+errors are raised without a cause: the exceptions of `requests` carry the whole request.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.core.exceptions import ImproperlyConfigured
+
+__all__ = [
+    "APIError",
+    "AccessTokenRejectedError",
+    "AccountBusyError",
+    "AccountGoneError",
+    "AccountOwnedByAnotherUserError",
+    "AppConfigurationError",
+    "AppCredentialsRejectedError",
+    "AuthorizationCodeRejectedError",
+    "ConfigurationError",
+    "ConnectionFailedError",
+    "ConnectionNotMadeError",
+    "DecryptionError",
+    "InvalidResponseError",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "ReauthorizationRequired",
+    "RetryableError",
+    "ServerError",
+    "TikTokBusinessError",
+]
+
+
+class ConfigurationError(ImproperlyConfigured):
+    """A setting is missing or wrong."""
+
+
+class TikTokBusinessError(Exception):
+    """Base of what can go wrong at run time; ``remedy`` says what the caller can do."""
+
+    remedy: ClassVar[str] = "Report this to whoever runs the site."
+
+
+class RetryableError(TikTokBusinessError):
+    """The stored tokens are unchanged and may well be good: try again later."""
+
+    remedy = "Try again later."
+
+
+class AccountBusyError(RetryableError):
+    """Another worker, or an open transaction, holds the account."""
+
+
+class ConnectionFailedError(RetryableError):
+    """No (complete) answer arrived; TikTok may or may not have acted on the request."""
+
+
+class ConnectionNotMadeError(ConnectionFailedError):
+    """The request never reached TikTok: DNS, refused, TLS, connect time-out."""
+
+
+class APIError(TikTokBusinessError):
+    """TikTok answered with an error that repeating the call will not change.
+
+    ``code`` is TikTok's (None when the answer held none), ``message`` TikTok's text, ``request_id``
+    what its support asks for ("" when not told), ``http_status`` an int or None.
+    """
+
+    remedy = "Do not repeat the call; see the message."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: int | None = None,
+        request_id: str = "",
+        http_status: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.request_id = request_id
+        self.http_status = http_status
+
+    def __str__(self) -> str:
+        facts = [
+            f"code {self.code}" if self.code is not None else "",
+            f"HTTP {self.http_status}" if self.http_status not in (None, 200) else "",
+            f"request id {self.request_id}" if self.request_id else "",
+        ]
+        told = ", ".join(fact for fact in facts if fact)
+        return f"{self.message} ({told})" if told else self.message
+
+
+class RateLimitError(RetryableError, APIError):
+    """TikTok asks for fewer calls; ``retry_after`` is in seconds, None when not told."""
+
+    retry_after: float | None = None
+
+
+class ServerError(RetryableError, APIError):
+    """TikTok failed at its own end, or is under maintenance."""
+
+
+class InvalidResponseError(RetryableError, APIError):
+    """The answer is not of the documented shape (HTML, cut off, a needed field missing)."""
+
+
+class AccessTokenRejectedError(APIError):
+    """The access token has expired or is not accepted."""
+
+    remedy = "Refresh the access token, then try once more."
+
+
+class ReauthorizationRequired(APIError):  # noqa: N818 -- the name is part of the public contract
+    """The connection cannot be renewed without its account holder."""
+
+    remedy = "Ask the account holder to connect the account again."
+
+
+class PermissionDeniedError(APIError):
+    """A scope is not granted, or the object belongs to another account."""
+
+    remedy = "Reconnect the account and grant the missing scope."
+
+
+class AuthorizationCodeRejectedError(APIError):
+    """The authorization code is expired, used, or not ours."""
+
+    remedy = "Start connecting again from the beginning."
+
+
+class AppConfigurationError(APIError):
+    """TikTok refuses what the configuration says (endpoint, API version, app permissions)."""
+
+    remedy = "Fix the configuration of the app."
+
+
+class AppCredentialsRejectedError(AppConfigurationError):
+    """TikTok refuses APP_ID and APP_SECRET, or has blocked the app."""
+
+    remedy = "Fix APP_ID and APP_SECRET, or have TikTok unblock the app."
+
+
+class DecryptionError(TikTokBusinessError):
+    """A stored token cannot be decrypted; the message names the account and the key."""
+
+    remedy = "Restore the missing encryption key, or reconnect the account."
+
+
+class AccountOwnedByAnotherUserError(TikTokBusinessError):
+    """Somebody else has connected this TikTok account already."""
+
+    remedy = "Ask its owner or an administrator."
+
+
+class AccountGoneError(TikTokBusinessError):
+    """The account's row does not exist, or another transaction has not committed it yet."""
+
+    remedy = "Connect the account again, or commit its row first."

@@ -1,0 +1,54 @@
+"""Keep secrets out of reprs, tracebacks and access logs."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+__all__ = ["RedactCallbackQuery", "Secret", "SecretBytes"]
+
+
+class Secret(str):
+    """A string that every API takes as usual and that no ``repr`` shows.
+
+    Debug pages and error trackers print the *repr* of each frame's variables, so a token held as
+    a plain ``str`` leaks from the frames of code that is not ours. ``str()`` and f-strings still
+    give the value: that is what the caller asked for.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+
+class SecretBytes(bytes):
+    """A request body that no ``repr`` shows; see `Secret`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+
+# The authorization code and the state are the only secrets that TikTok puts into a URL of ours.
+_CALLBACK_QUERY = re.compile(r"\?\S*\b(?:code|auth_code|state)=\S*")
+
+
+class RedactCallbackQuery(logging.Filter):
+    """Cut the query string of callback requests out of access-log records.
+
+    ``runserver`` logs each request line, and the callback's holds the authorization code. Attach
+    the filter to the logger or handler that writes such lines; it never drops a record.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(self._redacted(value) for value in record.args)
+        record.msg = self._redacted(record.msg)
+        return True
+
+    @staticmethod
+    def _redacted(value: Any) -> Any:
+        return _CALLBACK_QUERY.sub("?<redacted>", value) if isinstance(value, str) else value
