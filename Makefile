@@ -1,0 +1,97 @@
+# Each target builds .venv itself when it is missing, stale or made by another Python.
+#
+#   make demo [ONCE=1] [PORT=8000]   the example project against the simulator
+#   make test                        the whole suite on SQLite, and on PostgreSQL and MariaDB when
+#                                    TEST_POSTGRES_URL and TEST_MARIADB_URL are set
+#   make lint                        format, lint and types
+#   make matrix                      every supported Python and Django, from the built wheel
+#
+# PYTHON=python3.12 picks the interpreter; ARGS="-k callback" is passed on to pytest.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check install --quiet
+
+# Chromium tests run once, on SQLite: they exercise pages, not databases.
+BROWSER := $(if $(filter off,$(TEST_BROWSER)),,$(or $(filter required,$(TEST_BROWSER)),$(shell command -v chromium)))
+# Some branches exist for one database only, so that no smaller run can reach 100 %.
+WHOLE := $(and $(TEST_POSTGRES_URL),$(TEST_MARIADB_URL),$(BROWSER),$(if $(ARGS),,all))
+STRICT := -X dev -W error::DeprecationWarning -W error::PendingDeprecationWarning -W error::ResourceWarning
+SUITE := $(RUN) $(STRICT) -m coverage run -m pytest $(ARGS)
+
+.PHONY: demo test lint matrix clean FORCE
+.DEFAULT_GOAL := test
+
+demo: $(VENV)/.runtime
+	$(RUN) example_project/demo.py $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port $(PORT))
+
+test: $(VENV)/.test $(if $(TEST_POSTGRES_URL),$(VENV)/.postgres) $(if $(TEST_MARIADB_URL),$(VENV)/.mariadb)
+	@$(RUN) -m coverage erase
+	@echo "== SQLite$(if $(BROWSER),, (Chromium tests not run: TEST_BROWSER=off or no chromium on the PATH))"
+	env -u DATABASE_URL $(SUITE)
+ifneq ($(TEST_POSTGRES_URL),)
+	@echo "== PostgreSQL"
+	@DATABASE_URL="$$TEST_POSTGRES_URL" TEST_BROWSER=off $(SUITE)
+else
+	@echo "== PostgreSQL: not run, TEST_POSTGRES_URL is not set (postgres://user:password@127.0.0.1:5432/test)"
+endif
+ifneq ($(TEST_MARIADB_URL),)
+	@echo "== MariaDB"
+	@DATABASE_URL="$$TEST_MARIADB_URL" TEST_BROWSER=off $(SUITE)
+else
+	@echo "== MariaDB: not run, TEST_MARIADB_URL is not set (mysql://user:password@127.0.0.1:3306/test)"
+endif
+	@echo "== Coverage$(if $(WHOLE),, (not judged: only a run on all three databases with Chromium can be complete))"
+	@$(RUN) -m coverage combine --quiet
+	@$(RUN) -m coverage report $(if $(WHOLE),,--fail-under=0)
+
+lint: $(VENV)/.lint
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+matrix: $(VENV)/.tox
+	$(RUN) -m tox run --result-json .tox/result.json $(if $(ENVS),-e $(ENVS))
+
+clean:
+	rm -rf $(VENV) .tox .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* build dist *.egg-info
+
+# Runs each time, but touches the file only when it has made a new environment, so that the stamps
+# below follow it. A virtual environment breaks when the Python that made it moves or is upgraded.
+IDENTITY := import sys; print(sys.version, sys.base_prefix)
+
+$(VENV)/.interpreter: FORCE
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is missing or older than Python 3.11; try: make PYTHON=python3.12"; exit 1; }
+	@[ -f $@ ] && [ "$$($(RUN) -c '$(IDENTITY)' 2>&1)" = "$$($(PYTHON) -c '$(IDENTITY)')" ] || { \
+	  echo "Making $(VENV) with $$($(PYTHON) --version)"; rm -rf $(VENV); \
+	  $(PYTHON) -m venv $(VENV) || { echo "No venv module? On Debian: apt install python3-venv"; exit 1; }; \
+	  touch $@; }
+
+$(VENV)/.runtime: $(VENV)/.interpreter setup.cfg pyproject.toml
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.runtime tests/requirements.txt
+	$(PIP) -r tests/requirements.txt
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.test tests/requirements-lint.txt
+	$(PIP) -r tests/requirements-lint.txt
+	@touch $@
+
+$(VENV)/.postgres: $(VENV)/.test tests/requirements-postgres.txt
+	$(PIP) -r tests/requirements-postgres.txt
+	@touch $@
+
+$(VENV)/.mariadb: $(VENV)/.test tests/requirements-mariadb.txt
+	@$(PIP) -r tests/requirements-mariadb.txt || \
+	  { echo "mysqlclient is compiled here; on Debian: apt install gcc pkg-config libmariadb-dev python3-dev"; exit 1; }
+	@touch $@
+
+$(VENV)/.tox: $(VENV)/.interpreter tests/requirements-tox.txt
+	$(PIP) -r tests/requirements-tox.txt
+	@touch $@
+
+FORCE:
