@@ -1,0 +1,68 @@
+"""A stateful, strict stand-in for TikTok's Accounts API v1.3. Needs no Django and no network.
+
+In process, for tests::
+
+    simulator = Simulator()
+    session = simulator.session()       # a requests.Session that reaches it, whatever the host
+    location = simulator.authorize(authorization_url, account="harbour_bakery")
+    simulator.fail_next("timeout_after", path="/tt_user/oauth2/refresh_token/")
+    simulator.clock.advance(86_400)
+
+Over HTTP, for development: ``python -m django_tiktok_business.simulator --port 8420``, or
+``with Simulator().serve() as base_url``. Only 127.0.0.1 is bound.
+
+Simulated, each as TikTok's documentation said on 2026-11-22:
+
+* ``GET /v2/auth/authorize`` with or without the trailing slash: the consent page; an error page,
+  without a redirect, for an unknown app, an unregistered redirect URL or an unapproved scope.
+  Redirect URL rules, codes (600 seconds, single use), ``disable_auto_auth``: page "Accounts API -
+  Authorization", doc id 1738083939371009.
+* ``POST /open_api/v1.3/tt_user/oauth2/token/``, ``.../refresh_token/``, ``.../revoke/`` and
+  ``POST /open_api/v1.3/tt_user/token_info/get/``: the same page. The year of a refresh token
+  counts from the consent and is not extended by a refresh (as recorded from the real service).
+* ``GET /open_api/v1.3/business/get/``: profile fields by scope, daily figures, audience.
+* Codes and HTTP statuses: appendix "Return codes", doc ids 1737172488964097 and 1749734684478466.
+  Rate limits: doc id 1759977800177665.
+
+Where the documentation is silent or contradicts itself, `Simulator.configure` switches between
+the possibilities; ``strict=True`` takes the hardest of each. Unknown parameters are refused.
+
+Not simulated: videos, comments, publishing, messages, mentions, hashtags, benchmarks, Spark Ads
+authorization, URL properties and webhooks; app review, the app logo, the rule that one redirect
+URL at a time is active; limits per second and per day; response headers other than
+``X-TT-LOGID``. Tokens, ids and people are made up.
+
+The remote control, JSON in and out, never a token, code or secret::
+
+    GET  /_simulator/state      {"now", "settings", "apps", "accounts", "grants", ...}
+    GET  /_simulator/log        {"calls": [{"method", "path", "code", "open_id", "at", ...}]}
+    POST /_simulator/clock      {"advance": seconds} or {"set": unix_seconds}
+    POST /_simulator/faults     {"fault": name, "path": suffix, "times": n, ...details},
+                                {"random": {"rate": 0.1, "faults": [name], "seed": 1}},
+                                {"clear": true}
+    POST /_simulator/settings   {name: value}; the names are in the state
+    POST /_simulator/revoke     {"open_id": "..."}: the account holder removes the app's access
+    POST /_simulator/reset      {}: back to the start
+
+Faults, by what becomes of the request: not processed are ``code`` (detail ``code``),
+``http_status`` (``http_status``; ``body`` "html", "json" or "empty"), ``rate_limited``,
+``http_429`` (``retry_after`` seconds), ``html``, ``empty``, ``timeout_before``,
+``connection_refused``, ``dns_failure``, ``tls_failure``; ``processed=True`` lets the first two,
+``html`` and ``empty`` happen after processing. Processed, and the answer lost or altered:
+``timeout_after``, ``reset_after``, ``cut_off`` (the connection ends in mid-body), ``truncated``
+(half the JSON), ``null_data``, ``string_code``, ``wrong_shape`` (``shape="document"``: the whole
+answer is a list), ``missing_field`` and ``empty_field`` (``field``), ``altered_field`` (``field``,
+``value``), ``legacy_names``. Over HTTP the time-outs keep the client waiting for ``seconds`` (30),
+and the three failures of a connection cannot be asked for.
+"""
+
+from __future__ import annotations
+
+from .consent import ConsentPageError
+from .core import Simulator
+from .faults import FAULTS
+from .settings import Clock
+from .state import StateFileError
+from .wire import Call
+
+__all__ = ["FAULTS", "Call", "Clock", "ConsentPageError", "Simulator", "StateFileError"]

@@ -1,0 +1,208 @@
+"""The people who live in the simulator: ready-made TikTok accounts, their pictures and scopes."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+from urllib.parse import quote
+
+__all__ = ["READY_MADE", "SCOPES", "Account", "avatar_svg", "new_account", "picture_url"]
+
+# Every string scope of the Accounts API with what the consent page says about it.
+# "Accounts API - Authorization" (doc id 1738083939371009), 2026-11-22.
+SCOPES: Mapping[str, str] = {
+    "user.info.basic": "Read your display name and profile picture",
+    "user.info.username": "Read your username",
+    "user.info.profile": "Read your bio, profile link and verification badge",
+    "user.info.stats": "Read your follower, following, like and video counts",
+    "user.account.type": "See whether you have a business or a personal account",
+    "user.insights": "Read your daily statistics and audience",
+    "video.list": "Read your public videos",
+    "video.insights": "Read the statistics of your videos",
+    "video.publish": "Post videos and photos for you",
+    "video.upload": "Upload drafts to your account",
+    "comment.list": "Read the comments on your videos",
+    "comment.list.manage": "Write, like, hide and delete comments for you",
+    "biz.spark.auth": "Manage Spark Ads authorization codes",
+    "biz.brand.insights": "Read where your brand is mentioned",
+    "discovery.search.words": "Use the Discovery API",
+    "biz.ads.recommend": "Recommend videos for Spark Ads",
+    "biz.creator.info": "Read your creator profile",
+    "biz.creator.insights": "Read your creator statistics",
+    "tto.campaign.link": "Link your videos to campaigns",
+    "message.list.read": "Read your direct messages",
+    "message.list.send": "Send direct messages for you",
+    "message.list.manage": "Manage your direct messages",
+}
+
+PICTURE_LIFETIME_SECONDS = 172_800  # INF: the CDN's links are seen to die within days
+
+
+@dataclass(frozen=True)
+class Account:
+    """One TikTok account. `key` is how the simulator finds it; `username` is what TikTok reports.
+
+    `created_on` is an ISO date: statistics begin there. With `analytics_enabled` off, asking for
+    statistics is refused, as TikTok does until the owner switches them on in the mobile app.
+    `profile_image` None means a generated picture.
+    """
+
+    key: str
+    username: str
+    display_name: str
+    bio_description: str = ""
+    is_business_account: bool = True
+    is_verified: bool = False
+    followers_count: int = 0
+    following_count: int = 0
+    total_likes: int = 0
+    videos_count: int = 0
+    profile_deep_link: str = ""
+    profile_image: str | None = None
+    created_on: str = "2021-03-01"
+    analytics_enabled: bool = True
+
+    def changed(self, changes: Mapping[str, Any]) -> Account:
+        """Return a copy with other profile fields; raises `ValueError` on an unknown or odd one."""
+        known = {entry.name for entry in fields(self)} - {"key"}
+        for name, value in changes.items():
+            if name not in known:
+                raise ValueError(f"unknown profile field {name!r}; known: {sorted(known)}")
+            usual = type(getattr(self, name) if name != "profile_image" else "")
+            if type(value) is not usual and not (name == "profile_image" and value is None):
+                raise ValueError(f"{name} must be of type {usual.__name__}, not {value!r}")
+        return replace(self, **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _fingerprint(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def new_account(key: str) -> Account:
+    """Return an account for a username that nobody prepared, the same one each time."""
+    number = int(_fingerprint(key)[:8], 16)
+    return Account(
+        key=key,
+        username=key,
+        display_name=key.replace("_", " ").title(),
+        bio_description="An account made up by the simulator.",
+        followers_count=100 + number % 50_000,
+        following_count=number % 900,
+        total_likes=number % 2_000_000,
+        videos_count=number % 400,
+        profile_deep_link=f"https://vm.tiktok.com/SIM{_fingerprint(key)[:6]}/",
+    )
+
+
+READY_MADE: Mapping[str, Account] = {
+    account.key: account
+    for account in (
+        Account(
+            key="harbour_bakery",
+            username="harbour_bakery",
+            display_name="Harbour Bakery",
+            followers_count=1_532,
+            following_count=41,
+            total_likes=20_417,
+            videos_count=63,
+            profile_deep_link="https://vm.tiktok.com/SIMabc123/",
+        ),
+        Account(
+            key="galaxy.gadgets",
+            username="galaxy.gadgets",
+            display_name="Galaxy Gadgets",
+            bio_description="Phones, drones and things that blink.\nNew review every day.",
+            is_verified=True,
+            followers_count=152_300_411,
+            following_count=12,
+            total_likes=9_876_543_210,  # does not fit 32 bits
+            videos_count=8_204,
+            profile_deep_link="https://vm.tiktok.com/SIMgal456/",
+            created_on="2018-09-04",
+        ),
+        Account(
+            key="mika_bakes",
+            username="mika_bakes",
+            display_name="田中 美香のパン工房",
+            bio_description="東京・谷中の小さなパン屋です。毎朝七時に焼き上がります。",
+            followers_count=48_213,
+            following_count=377,
+            total_likes=612_904,
+            videos_count=291,
+            profile_deep_link="https://vm.tiktok.com/SIMmik789/",
+        ),
+        Account(
+            key="lena.draws",
+            username="lena.draws",
+            display_name="Lena",
+            bio_description="Sketchbook diary. Not a business, just pencils.",
+            is_business_account=False,
+            followers_count=86,  # below the 100 that audience figures need
+            following_count=140,
+            total_likes=912,
+            videos_count=0,
+            profile_deep_link="https://vm.tiktok.com/SIMlen012/",
+            created_on="2026-10-12",
+        ),
+        Account(
+            key="tea_and_code",
+            username="tea_and_code",
+            display_name='Tea & Code <b>"Club"</b>',
+            bio_description="<script>alert('tea')</script> & {{ biscuits }} every Thursday",
+            followers_count=7_040,
+            following_count=512,
+            total_likes=88_120,
+            videos_count=154,
+            profile_deep_link="https://vm.tiktok.com/SIMtea345/",
+        ),
+        Account(
+            key="alpine_velo",
+            username="alpine_velo",
+            display_name="Alpine Vélo — Werkstatt & Café",
+            bio_description="Bikes, repaired while you drink a coffee. Bern, Mühlenplatz 4.",
+            followers_count=23_977,
+            following_count=208,
+            total_likes=301_556,
+            videos_count=418,
+            profile_deep_link="https://vm.tiktok.com/SIMalp678/",
+        ),
+    )
+}
+
+
+def picture_url(account: Account, now: float, base_url: str | None) -> str:
+    """Return a profile picture's URL that expires, as TikTok's do (Unix seconds in `x-expires`).
+
+    With `base_url` the simulator itself serves the picture.
+    """
+    if account.profile_image is not None:
+        return account.profile_image
+    # Whole hours, so that asking twice within one gives the same URL.
+    expires_at = int(now) // 3_600 * 3_600 + PICTURE_LIFETIME_SECONDS
+    if base_url is not None:
+        name = quote(account.key, safe="")
+        return f"{base_url.rstrip('/')}/_simulator/avatar/{name}.svg?x-expires={expires_at}"
+    return (
+        f"https://p16-sign-va.tiktokcdn.com/tos-sim-avt-0068/{_fingerprint(account.key)[:12]}"
+        f"~c5_168x168.jpeg?x-expires={expires_at}&x-signature=SIMsig%3D"
+    )
+
+
+def avatar_svg(account: Account) -> str:
+    """Return a square picture: a colour of the account's own and its initials."""
+    hue = int(_fingerprint(account.key)[:4], 16) % 360
+    words = [word for word in account.display_name.split() if word[0].isalnum()]
+    initials = html.escape("".join(word[0] for word in words[:2]).upper() or "?")
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" width="168" height="168" viewBox="0 0 168 168">'
+        f'<rect width="168" height="168" fill="hsl({hue}, 55%, 42%)"/>'
+        f'<circle cx="128" cy="34" r="58" fill="hsl({(hue + 40) % 360}, 65%, 58%)"/>'
+        '<text x="84" y="108" font-family="system-ui, sans-serif" font-size="68" '
+        f'font-weight="600" text-anchor="middle" fill="#fff">{initials}</text></svg>'
+    )

@@ -1,0 +1,183 @@
+"""The browser leg: what the authorize page accepts, and where each decision leads.
+
+"Accounts API - Authorization" (doc id 1738083939371009), 2026-11-22.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qsl, quote, unquote, urlencode
+
+from .accounts import Account
+from .api import Trace
+from .grants import Book
+from .pages import consent_page, error_page
+from .settings import App
+from .wire import Request, Response, page, plain_text, single_values
+
+__all__ = [
+    "AUTHORIZE_PATHS",
+    "DECISION_PATH",
+    "Consent",
+    "ConsentPageError",
+    "signed_in_cookie",
+]
+
+# The portal prints the URL without the slash, clients in production use both.
+AUTHORIZE_PATHS = ("/v2/auth/authorize", "/v2/auth/authorize/")
+DECISION_PATH = "/_simulator/consent"
+_COOKIE = "simulator_account"
+_NEEDED = ("client_key", "scope", "response_type", "redirect_uri")
+_KNOWN = {*_NEEDED, "state", "disable_auto_auth"}
+
+
+class ConsentPageError(Exception):
+    """TikTok shows an error page instead of the consent page; `page_text` is what it says."""
+
+    def __init__(self, page_text: str) -> None:
+        super().__init__(page_text)
+        self.page_text = page_text
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A valid authorization request."""
+
+    app: App
+    redirect_uri: str
+    scopes: tuple[str, ...]
+    parameters: Mapping[str, str]
+
+    @property
+    def may_skip_page(self) -> bool:
+        return self.parameters.get("disable_auto_auth", "0") == "0"
+
+    def redirect(self, answer: Mapping[str, str]) -> Response:
+        if "state" in self.parameters:
+            answer = {**answer, "state": self.parameters["state"]}
+        location = f"{self.redirect_uri}?{urlencode(answer)}"
+        return Response(302, {"Location": location, "Cache-Control": "no-store"})
+
+
+class Consent:
+    """Shows the page, checks the decision again and issues the code. Not locked."""
+
+    def __init__(self, apps: Mapping[str, App], accounts: Mapping[str, Account], book: Book):
+        self._apps = apps
+        self._accounts = accounts
+        self._book = book
+
+    def answer(self, request: Request, now: float, trace: Trace) -> Response:
+        """Answer the authorize page (GET) or the decision (POST)."""
+        if request.method != ("POST" if request.path == DECISION_PATH else "GET"):
+            return plain_text(405, "405 method not allowed")
+        try:
+            if request.path == DECISION_PATH:
+                return self._decide(request, now, trace)
+            return self._show(request, now, trace)
+        except ConsentPageError as error:
+            return page(error_page(error.page_text), status=400)
+
+    def _show(self, request: Request, now: float, trace: Trace) -> Response:
+        asked = self._read(request.pairs)
+        signed_in = self._accounts.get(_signed_in(request))
+        if signed_in is not None and asked.may_skip_page:
+            grant = self._book.grants.get(self._book.open_id(asked.app.app_id, signed_in.key))
+            if (
+                grant is not None
+                and set(asked.scopes) <= set(grant.scopes)
+                and now < self._book.refresh_expires_at(grant)
+            ):
+                return self._approve(asked, signed_in, asked.scopes, now, trace)
+        return page(self._page(asked, signed_in))
+
+    def _page(self, asked: Asked, chosen: Account | None, notice: str = "") -> str:
+        return consent_page(
+            app_id=asked.app.app_id,
+            scopes=asked.scopes,
+            accounts=list(self._accounts.values()),
+            chosen=chosen,
+            hidden=asked.parameters,
+            action=DECISION_PATH,
+            notice=notice,
+        )
+
+    def _decide(self, request: Request, now: float, trace: Trace) -> Response:
+        try:
+            pairs = parse_qsl(request.body.decode(), keep_blank_values=True)
+        except UnicodeDecodeError:
+            raise ConsentPageError("The form is not readable.") from None
+        granted = [value for name, value in pairs if name == "granted"]
+        form = [pair for pair in pairs if pair[0] not in ("granted", "account", "decision")]
+        asked = self._read(form)
+        decision = dict(pairs).get("decision")
+        if decision == "deny":
+            # The value of error_code is not documented; -2 is made up (INF).
+            return asked.redirect(
+                {
+                    "error": "access_denied",
+                    "error_code": "-2",
+                    "error_description": "User cancelled",
+                }
+            )
+        account = self._accounts.get(dict(pairs).get("account", ""))
+        if decision != "approve" or account is None or not set(granted) <= set(asked.scopes):
+            raise ConsentPageError("The form does not fit the request.")
+        if not granted:
+            notice = "Tick at least one permission, or press Deny."
+            return page(self._page(asked, account, notice), status=400)
+        scopes = tuple(scope for scope in asked.scopes if scope in granted)
+        response = self._approve(asked, account, scopes, now, trace)
+        cookie = f"{_COOKIE}={quote(account.key, safe='')}; Path=/v2/auth; HttpOnly; SameSite=Lax"
+        response.headers["Set-Cookie"] = cookie
+        return response
+
+    def _approve(
+        self, asked: Asked, account: Account, scopes: tuple[str, ...], now: float, trace: Trace
+    ) -> Response:
+        app_id = asked.app.app_id
+        trace.open_id = self._book.open_id(app_id, account.key)
+        code = self._book.issue_code(app_id, account.key, asked.redirect_uri, scopes, now)
+        return asked.redirect({"code": code, "scopes": ",".join(scopes)})
+
+    def _read(self, pairs: list[tuple[str, str]]) -> Asked:
+        """Return the checked parameters; raises `ConsentPageError`, never redirects on an error."""
+        try:
+            parameters = single_values(pairs)
+        except ValueError as error:
+            raise ConsentPageError(f"The parameter {error} is there twice.") from None
+        missing = [name for name in _NEEDED if not parameters.get(name)]
+        if missing:
+            raise ConsentPageError(f"Missing parameter: {', '.join(missing)}.")
+        unknown = sorted(set(parameters) - _KNOWN)
+        if unknown:
+            raise ConsentPageError(f"Unknown parameter: {', '.join(unknown)}.")
+        app = self._apps.get(parameters["client_key"])
+        if app is None:
+            raise ConsentPageError("client_key: there is no such app.")
+        if parameters["redirect_uri"] not in app.redirect_uris:
+            raise ConsentPageError("redirect_uri: not registered for this app.")
+        if parameters["response_type"] != "code":
+            raise ConsentPageError("response_type: must be code.")
+        if parameters.get("disable_auto_auth", "1") not in ("0", "1"):
+            raise ConsentPageError("disable_auto_auth: must be 1 or be left out.")
+        scopes = tuple(dict.fromkeys(parameters["scope"].split(",")))
+        refused = [scope for scope in scopes if scope not in app.scopes]
+        if refused:
+            raise ConsentPageError(f"scope: the app is not approved for {', '.join(refused)}.")
+        return Asked(app, parameters["redirect_uri"], scopes, parameters)
+
+
+def signed_in_cookie(account_key: str) -> str:
+    """Return the Cookie header of a browser in which this account is signed in."""
+    return f"{_COOKIE}={quote(account_key, safe='')}"
+
+
+def _signed_in(request: Request) -> str:
+    try:
+        cookie = SimpleCookie(request.headers.get("cookie", "")).get(_COOKIE)
+    except CookieError:
+        return ""
+    return unquote(cookie.value) if cookie else ""

@@ -1,0 +1,155 @@
+"""The simulator's own settings, its clock, and the rules for what a developer app may register."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+from urllib.parse import urlsplit
+
+__all__ = ["STRICT_PROFILE", "App", "Clock", "Settings", "check_redirect_uri"]
+
+
+class Clock:
+    """Unix seconds that can be moved: the time source plus an offset.
+
+    Pass a `time_source` of your own to freeze time: ``Clock(lambda: 1_800_000_000.0)``.
+    """
+
+    def __init__(self, time_source: Callable[[], float] = time.time) -> None:
+        self._time_source = time_source
+        self.offset_seconds = 0.0
+
+    def now(self) -> float:
+        """Return the simulated time in Unix seconds."""
+        return self._time_source() + self.offset_seconds
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock by this many seconds; it keeps running from there."""
+        self.offset_seconds += seconds
+
+    def set(self, unix_seconds: float) -> None:
+        """Set the clock to this time; it keeps running from there."""
+        self.offset_seconds = unix_seconds - self._time_source()
+
+
+@dataclass(frozen=True)
+class App:
+    """A developer app as registered in TikTok's portal."""
+
+    app_id: str
+    secret: str = field(repr=False)
+    redirect_uris: tuple[str, ...]
+    scopes: tuple[str, ...]
+
+
+@dataclass
+class Settings:
+    """What can be changed while the simulator runs; change it through `update` only.
+
+    The defaults are the observed or likeliest behaviour of TikTok, the alternatives are there
+    because its documentation is silent or contradicts itself.
+    """
+
+    access_token_lifetime_seconds: int = 86_400
+    refresh_token_lifetime_seconds: int = 31_536_000  # counted from the consent
+    code_lifetime_seconds: int = 600
+    rotate: str = "never"  # does a refresh return another refresh token: "never", "always"
+    old_refresh_valid: str = "yes"  # "yes", "no", "until_successor_used"
+    old_access_valid: str = "yes"  # "yes" (until its own expiry), "no"
+    rate_limits: bool = False
+    rate_penalty_seconds: int = 0  # TikTok blocks for 300 s; 0 = the window alone decides
+    account_calls_per_minute: int = 40  # for one account and one endpoint
+    app_calls_per_minute: int = 600
+    wrong_secret_code: int = 40113
+    bad_code_code: int = 40131
+    wrong_redirect_uri_code: int = 40002
+    bad_refresh_code: int = 40107
+    expired_refresh_code: int = 40103
+    expired_access_code: int = 40102
+    missing_scope_code: int = 0  # 0 = a field without its scope is left out of the answer
+    latency_seconds: float = 0.0  # each API answer comes this much later
+    image_base_url: str | None = None  # None = picture URLs look like those of TikTok's CDN
+
+    def update(self, changes: Mapping[str, Any]) -> None:
+        """Change several settings, or none: raises `ValueError` naming the wrong one."""
+        for name, value in changes.items():
+            _check(name, value)
+        for name, value in changes.items():
+            setattr(self, name, value)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
+
+
+STRICT_PROFILE: Mapping[str, Any] = {
+    "rotate": "always",
+    "old_refresh_valid": "no",
+    "old_access_valid": "no",
+    "bad_code_code": 40110,
+    "rate_penalty_seconds": 300,
+}
+
+_CHOICES: Mapping[str, tuple[Any, ...]] = {
+    "rotate": ("never", "always"),
+    "old_refresh_valid": ("yes", "no", "until_successor_used"),
+    "old_access_valid": ("yes", "no"),
+    "rate_limits": (False, True),
+    "wrong_secret_code": (40113, 40101),
+    "bad_code_code": (40131, 40110),
+    "wrong_redirect_uri_code": (40002, 40131),
+    "bad_refresh_code": (40107, 40131),
+    "expired_refresh_code": (40103, 40131),
+    "expired_access_code": (40102, 40105),
+    "missing_scope_code": (0, 40001, 40130),
+}
+_SMALLEST: Mapping[str, int] = {
+    "access_token_lifetime_seconds": 1,
+    "refresh_token_lifetime_seconds": 1,
+    "code_lifetime_seconds": 1,
+    "rate_penalty_seconds": 0,
+    "account_calls_per_minute": 1,
+    "app_calls_per_minute": 1,
+    "latency_seconds": 0,
+}
+
+
+def _check(name: str, value: Any) -> None:
+    if name in _CHOICES:
+        # By type too: 1 == True, and a JSON 1 for a boolean is a mistake worth telling.
+        if not any(value == choice and type(value) is type(choice) for choice in _CHOICES[name]):
+            allowed = ", ".join(repr(choice) for choice in _CHOICES[name])
+            raise ValueError(f"{name} must be one of {allowed}, not {value!r}")
+    elif name in _SMALLEST:
+        kinds = (int, float) if name == "latency_seconds" else (int,)
+        if type(value) not in kinds or value < _SMALLEST[name]:
+            raise ValueError(f"{name} must be a number from {_SMALLEST[name]}, not {value!r}")
+    elif name == "image_base_url":
+        if not (value is None or (isinstance(value, str) and value.startswith("http"))):
+            raise ValueError(f"image_base_url must be a URL or None, not {value!r}")
+    else:
+        known = ", ".join(entry.name for entry in fields(Settings))
+        raise ValueError(f"unknown setting {name!r}; known: {known}")
+
+
+def check_redirect_uri(redirect_uri: str, *, strict: bool = False) -> None:
+    """Raise `ValueError` when TikTok's portal would not register this redirect URL.
+
+    The rules are those of the page "Accounts API - Authorization" (doc id 1738083939371009,
+    2026-11-22). Unless `strict`, plain http and a port are let through for 127.0.0.1 and
+    localhost: without that there is no local development.
+    """
+    parts = urlsplit(redirect_uri)
+    local = not strict and parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost")
+    problems = {
+        "be 10 to 512 characters long": not 10 <= len(redirect_uri) <= 512,
+        "be an absolute https URL": not parts.hostname or not (local or parts.scheme == "https"),
+        "have no port": not local and ":" in parts.netloc.rpartition("@")[2],
+        "have no query parameters": "?" in redirect_uri,
+        "have no fragment": "#" in redirect_uri,
+        "end with a slash": not redirect_uri.endswith("/"),
+    }
+    wrong = [rule for rule, broken in problems.items() if broken]
+    if wrong:
+        raise ValueError(f"redirect URI {redirect_uri!r} must {', '.join(wrong)}")
