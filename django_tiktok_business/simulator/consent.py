@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, quote, unquote, urlencode
@@ -81,7 +81,7 @@ class Consent:
             return page(error_page(error.page_text), status=400)
 
     def _show(self, request: Request, now: float, trace: Trace) -> Response:
-        asked = self._read(request.pairs)
+        asked = self._read(_single(request.pairs))
         signed_in = self._accounts.get(_signed_in(request))
         if signed_in is not None and asked.may_skip_page:
             grant = self._book.grants.get(self._book.open_id(asked.app.app_id, signed_in.key))
@@ -110,9 +110,10 @@ class Consent:
         except UnicodeDecodeError:
             raise ConsentPageError("The form is not readable.") from None
         granted = [value for name, value in pairs if name == "granted"]
-        form = [pair for pair in pairs if pair[0] not in ("granted", "account", "decision")]
+        form = _single(pair for pair in pairs if pair[0] != "granted")
+        decision = form.pop("decision", "")
+        account = self._accounts.get(form.pop("account", ""))
         asked = self._read(form)
-        decision = dict(pairs).get("decision")
         if decision == "deny":
             # The value of error_code is not documented; -2 is made up (INF).
             return asked.redirect(
@@ -122,7 +123,6 @@ class Consent:
                     "error_description": "User cancelled",
                 }
             )
-        account = self._accounts.get(dict(pairs).get("account", ""))
         if decision != "approve" or account is None or not set(granted) <= set(asked.scopes):
             raise ConsentPageError("The form does not fit the request.")
         if not granted:
@@ -142,12 +142,8 @@ class Consent:
         code = self._book.issue_code(app_id, account.key, asked.redirect_uri, scopes, now)
         return asked.redirect({"code": code, "scopes": ",".join(scopes)})
 
-    def _read(self, pairs: list[tuple[str, str]]) -> Asked:
+    def _read(self, parameters: Mapping[str, str]) -> Asked:
         """Return the checked parameters; raises `ConsentPageError`, never redirects on an error."""
-        try:
-            parameters = single_values(pairs)
-        except ValueError as error:
-            raise ConsentPageError(f"The parameter {error} is there twice.") from None
         missing = [name for name in _NEEDED if not parameters.get(name)]
         if missing:
             raise ConsentPageError(f"Missing parameter: {', '.join(missing)}.")
@@ -168,6 +164,13 @@ class Consent:
         if refused:
             raise ConsentPageError(f"scope: the app is not approved for {', '.join(refused)}.")
         return Asked(app, parameters["redirect_uri"], scopes, parameters)
+
+
+def _single(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    try:
+        return single_values(pairs)
+    except ValueError as error:
+        raise ConsentPageError(f"The parameter {error} is there twice.") from None
 
 
 def signed_in_cookie(account_key: str) -> str:

@@ -48,8 +48,8 @@ class Control:
             return _json(action(document))
         except RefusedError as refusal:
             return _json({"error": refusal.message}, 400)
-        except (ValueError, TypeError) as error:
-            return _json({"error": str(error)}, 400)
+        except (LookupError, TypeError, ValueError) as error:
+            return _json({"error": f"{type(error).__name__}: {error}"}, 400)
 
     def _clock(self, document: dict[str, Any]) -> Any:
         match document:

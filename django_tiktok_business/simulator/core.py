@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlencode, urlsplit
@@ -30,6 +32,7 @@ __all__ = ["Simulator"]
 
 _AVATAR_PREFIX = "/_simulator/avatar/"
 _CALLS_KEPT = 100_000
+_LATEST_TIME = 32_503_680_000  # the year 3000: times a few years later still have a date
 _REDIRECT_URIS_PER_APP = 10
 
 
@@ -198,7 +201,9 @@ class Simulator:
             body = urlencode(form).encode()
             response = self.handle(Request("POST", DECISION_PATH, body=body))
         if response.status != 302:
-            raise ConsentPageError(response.body.decode())
+            text = response.body.decode()
+            notice = re.search('<p class="notice">(.*?)</p>', text)
+            raise ConsentPageError(unescape(notice[1]) if notice else text)
         return response.headers["Location"]
 
     def issue_grant(
@@ -215,8 +220,11 @@ class Simulator:
         self._ensure_account(account)
         with self._changing():
             app = self._apps[app_id or self.app_id]
+            granted = app.scopes if scopes is None else scopes
+            if not granted or not set(granted) <= set(app.scopes):
+                raise ValueError(f"scopes must be some of the app's, not {granted}")
             now = self.clock.now()
-            grant = self._book.open_grant(app.app_id, account, scopes or app.scopes, now)
+            grant = self._book.open_grant(app.app_id, account, granted, now)
             return self._book.token_answer(grant, now)
 
     def open_id(self, account: str, *, app_id: str | None = None) -> str:
@@ -249,9 +257,10 @@ class Simulator:
     def move_clock(self, *, advance_seconds: float = 0.0, set_to: float | None = None) -> None:
         """Move `clock` and remember it in the state file, which `clock.advance` alone does not."""
         with self._changing():
-            if set_to is not None:
-                self.clock.set(set_to)
-            self.clock.advance(advance_seconds)
+            moved = (self.clock.now() if set_to is None else set_to) + advance_seconds
+            if not 0 <= moved < _LATEST_TIME:
+                raise ValueError(f"{moved} is no time in Unix seconds before {_LATEST_TIME}")
+            self.clock.set(moved)
             self._book.revision += 1
 
     def fail_next(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -65,6 +66,23 @@ def _html(status: int, title: bytes) -> Response:
     return Response(status, {"Content-Type": "text/html"}, _HTML % title)
 
 
+def _fits(name: str, value: Any) -> bool:
+    match name:
+        case "code":
+            return type(value) is int
+        case "http_status":
+            return type(value) is int and 200 <= value <= 599
+        case "seconds":
+            return type(value) in (int, float) and 0 <= value < math.inf
+        case "body":
+            return value in ("html", "json", "empty")
+        case "shape":
+            return value in ("data", "document")
+        case "field":
+            return isinstance(value, str | list | tuple)
+    return True
+
+
 @dataclass
 class Fault:
     """One fault that waits for its request. `times` None means until cleared."""
@@ -84,6 +102,11 @@ class Fault:
         missing = [name for name in _NEEDED.get(self.name, ()) if name not in self.details]
         if missing:
             raise ValueError(f"fault {self.name!r} needs {missing}")
+        wrong = [name for name in self.details if not _fits(name, self.details[name])]
+        if wrong:
+            raise ValueError(f"fault {self.name!r}: wrong value for {wrong}")
+        if not isinstance(self.path, str | None):
+            raise ValueError(f"path must be the end of a path, or None, not {self.path!r}")
         if self.times is not None and (type(self.times) is not int or self.times < 1):
             raise ValueError(f"times must be a number from 1, or None, not {self.times!r}")
 

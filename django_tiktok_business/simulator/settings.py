@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -123,7 +124,7 @@ def _check(name: str, value: Any) -> None:
             raise ValueError(f"{name} must be one of {allowed}, not {value!r}")
     elif name in _SMALLEST:
         kinds = (int, float) if name == "latency_seconds" else (int,)
-        if type(value) not in kinds or value < _SMALLEST[name]:
+        if type(value) not in kinds or not _SMALLEST[name] <= value < math.inf:
             raise ValueError(f"{name} must be a number from {_SMALLEST[name]}, not {value!r}")
     elif name == "image_base_url":
         if not (value is None or (isinstance(value, str) and value.startswith("http"))):
@@ -148,6 +149,7 @@ def check_redirect_uri(redirect_uri: str, *, strict: bool = False) -> None:
         "have no port": not local and ":" in parts.netloc.rpartition("@")[2],
         "have no query parameters": "?" in redirect_uri,
         "have no fragment": "#" in redirect_uri,
+        "be plain ASCII": not redirect_uri.isascii(),
         "end with a slash": not redirect_uri.endswith("/"),
     }
     wrong = [rule for rule, broken in problems.items() if broken]

@@ -44,8 +44,11 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     try:
         # mkstemp makes the file with mode 0600: it holds live tokens of the simulated accounts.
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(document, stream, indent=1)
-        Path(name).replace(path)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                json.dump(document, stream, indent=1)
+            Path(name).replace(path)
+        finally:
+            Path(name).unlink(missing_ok=True)
     except OSError as error:
         raise StateFileError(f"cannot write the state file {path}: {error}") from error

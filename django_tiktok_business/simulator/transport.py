@@ -8,7 +8,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from typing import Any
@@ -178,10 +178,8 @@ class Server(ThreadingHTTPServer):
         self.shutdown()
         with self._connections_lock:
             for connection in self._connections:
-                try:
+                with suppress(OSError):  # the client was quicker
                     connection.shutdown(socket.SHUT_RDWR)
-                except OSError:  # the client was quicker
-                    continue
         self.server_close()
 
 

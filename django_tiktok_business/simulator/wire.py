@@ -99,7 +99,7 @@ def envelope(
     return Response(
         status,
         {"Content-Type": "application/json", "X-TT-LOGID": identity},
-        json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(),
+        json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(errors="replace"),
         code,
     )
 
