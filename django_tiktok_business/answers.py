@@ -1,0 +1,301 @@
+"""TikTok's answers: the envelope, its error codes, and what is read out of ``data``. No HTTP.
+
+The codes are those of TikTok's page "Appendix: return codes" (doc id 1737172488964097) and of its
+official Python SDK, as read until 2026-11-22.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from .exceptions import (
+    AccessTokenRejectedError,
+    APIError,
+    AppConfigurationError,
+    AppCredentialsRejectedError,
+    AuthorizationCodeRejectedError,
+    InvalidResponseError,
+    PermissionDeniedError,
+    RateLimitError,
+    ReauthorizationRequired,
+    ServerError,
+)
+from .masking import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "CODE_EXCHANGE_ERRORS",
+    "REFRESH_ERRORS",
+    "Answer",
+    "Profile",
+    "TokenGrant",
+    "TokenInfo",
+]
+
+MAX_LIFETIME_SECONDS = 10 * 366 * 86400  # beyond this an expires_in is nonsense, not a lifetime
+
+
+@dataclass(frozen=True)
+class TokenGrant:
+    """What a token or refresh call gave. None: TikTok did not say, so what is stored stays.
+
+    The instants are counted from before the call was sent, so that they err on the early side.
+    ``refresh_token_expires_at`` is fixed by the account holder's consent; a refresh does not move
+    it (observed: it counts down).
+    """
+
+    access_token: str = field(repr=False)
+    refresh_token: str | None = field(repr=False)
+    access_token_expires_at: datetime | None
+    refresh_token_expires_at: datetime | None
+    open_id: str | None
+    scopes: list[str] | None
+
+
+@dataclass(frozen=True)
+class TokenInfo:
+    """What TikTok knows about an access token."""
+
+    app_id: str
+    open_id: str
+    scopes: list[str]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """An account's profile. None: not asked for, not granted, or not told.
+
+    All text is what the account holder typed: untrusted. ``profile_image_url`` is temporary.
+    """
+
+    display_name: str | None = None
+    username: str | None = None
+    profile_image_url: str | None = None
+    profile_url: str | None = None
+    bio: str | None = None
+    is_verified: bool | None = None
+    is_business_account: bool | None = None
+    followers_count: int | None = None
+    following_count: int | None = None
+    likes_count: int | None = None
+    videos_count: int | None = None
+
+
+class Answer:
+    """An HTTP answer, read as TikTok's envelope: ``code``, ``message``, ``request_id``, ``data``.
+
+    Nearly all failures arrive as HTTP 200 with a ``code`` other than 0, and the code wins over the
+    HTTP status.
+    """
+
+    def __init__(self, http_status: int, content: bytes, retry_after: float | None) -> None:
+        self.http_status = http_status
+        self.retry_after = retry_after
+        self._envelope = _json_object(content)
+        data = self._envelope.get("data") if self._envelope is not None else None
+        self.data: dict[str, Any] = data if isinstance(data, dict) else {}
+        self.has_foreign_data = data is not None and not isinstance(data, dict)
+
+    @property
+    def _request_id(self) -> str:
+        return _clean_text((self._envelope or {}).get("request_id"))[:100]
+
+    def invalid(self, reason: str) -> InvalidResponseError:
+        return InvalidResponseError(
+            f"TikTok's answer cannot be used: {reason}.",
+            request_id=self._request_id,
+            http_status=self.http_status,
+        )
+
+    def error(
+        self, errors: Mapping[int, type[APIError]], secrets: Sequence[str]
+    ) -> APIError | None:
+        """The typed error this answer stands for, or None for success."""
+        code = _integer((self._envelope or {}).get("code"))
+        if code is None:
+            return self._error_without_code()
+        if code in (0, _PARTIAL_SUCCESS):
+            return None
+        kind = errors.get(code) or _ERRORS.get(code) or _error_of_range(code)
+        message = _clean_text((self._envelope or {}).get("message"))
+        for secret in secrets:  # TikTok may repeat what it did not like
+            message = message.replace(secret, "<secret>")
+        error = kind(
+            message[:500] or "TikTok gave no reason.",
+            code=code,
+            request_id=self._request_id,
+            http_status=self.http_status,
+        )
+        if isinstance(error, RateLimitError):
+            error.retry_after = self.retry_after
+        return error
+
+    def _error_without_code(self) -> APIError:
+        """HTTP errors that never reached the API's logic: gateways, wrong paths, proxies."""
+        status = self.http_status
+        if status == 429:
+            limited = RateLimitError("TikTok asks for fewer calls.", http_status=status)
+            limited.retry_after = self.retry_after
+            return limited
+        if status >= 500:
+            return ServerError("TikTok's server failed.", http_status=status)
+        if status in (404, 405):
+            return AppConfigurationError(
+                "There is no such endpoint; check API_BASE_URL.", http_status=status
+            )
+        if self._envelope is None:
+            return self.invalid("it is not a JSON object")
+        return self.invalid("it has no code")
+
+    # Typed access to ``data``
+
+    def grant(self, sent_at: datetime) -> TokenGrant:
+        """Read a token answer; the names of API v1.2 (``expires``, ...) are understood."""
+        access_token = self._token("access_token")
+        if access_token is None:
+            raise self.invalid("it has no access_token")
+        return TokenGrant(
+            access_token=access_token,
+            refresh_token=self._token("refresh_token"),
+            access_token_expires_at=self._instant(sent_at, "expires_in", "expires"),
+            refresh_token_expires_at=self._instant(
+                sent_at, "refresh_token_expires_in", "refresh_expires"
+            ),
+            open_id=self.open_id(),
+            scopes=self.scopes(),
+        )
+
+    def _token(self, name: str) -> Secret | None:
+        """None when missing or empty; a token with odd characters is no token."""
+        value = self.data.get(name)
+        if value is None or value == "":
+            return None
+        if not isinstance(value, str) or not value.isascii() or not value.isprintable():
+            raise self.invalid(f"{name} is not a token")
+        return Secret(value)
+
+    def _instant(self, sent_at: datetime, *names: str) -> datetime | None:
+        """The end of a lifetime in seconds; None (unknown) when it makes no sense."""
+        for name in names:
+            seconds = _integer(self.data.get(name))
+            if seconds is not None and 0 < seconds <= MAX_LIFETIME_SECONDS:
+                return sent_at + timedelta(seconds=seconds)
+        return None
+
+    def open_id(self) -> str | None:
+        for name in ("open_id", "creator_id"):
+            value = self.data.get(name)
+            if isinstance(value, str) and value and len(value) <= 255:
+                if not value.isascii() or not value.isprintable() or " " in value:
+                    raise self.invalid(f"{name} is not an id")
+                return value
+        return None
+
+    def scopes(self) -> list[str] | None:
+        """Sorted: the order of TikTok's list is not stable. None when missing or empty."""
+        value = self.data.get("scope")
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list):
+            return None
+        names = {_clean_text(part).strip() for part in parts} - {""}
+        return sorted(names) or None
+
+    def text(self, name: str) -> str | None:
+        value = self.data.get(name)
+        return _clean_text(value) if isinstance(value, str) else None
+
+    def boolean(self, name: str) -> bool | None:
+        value = self.data.get(name)
+        return value if isinstance(value, bool) else None
+
+    def count(self, name: str) -> int | None:
+        value = _integer(self.data.get(name))
+        return value if value is not None and 0 <= value < 2**63 else None
+
+
+def _json_object(content: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _integer(value: Any) -> int | None:
+    """An integer that fits a database column, given as a number or as a numeral; else None."""
+    if isinstance(value, str) and len(value) < 20 and value.strip().lstrip("-").isdecimal():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
+        return value
+    return None
+
+
+def _clean_text(value: Any) -> str:
+    """Text that every database can hold: no NUL, no lone surrogates."""
+    if not isinstance(value, str):
+        return ""
+    return value.replace("\0", "").encode("utf-8", "replace").decode()
+
+
+_PARTIAL_SUCCESS = 20001
+
+# One line per code: TikTok's own name, from its SDK's constants, is in the comment. What is not
+# here (and in no range below) is an APIError: not to be repeated, and no verdict on the account.
+_ERRORS: dict[int, type[APIError]] = {
+    40001: PermissionDeniedError,  # PERMISSION_ERROR
+    40006: AppConfigurationError,  # VERSION_ERROR
+    40008: AppConfigurationError,  # NOT_IMPL
+    40010: AppConfigurationError,  # UNSUPPORTED_DOMAIN
+    40016: RateLimitError,  # BIZ_FC_ERROR
+    40051: AppConfigurationError,  # INVALID_API_VERSION
+    40100: RateLimitError,  # REQUEST_TOO_FREQUENT
+    40101: AppCredentialsRejectedError,  # INVALID_PARTNER
+    40102: AccessTokenRejectedError,  # ACCESS_TOKEN_EXPIRE
+    40104: AppConfigurationError,  # EMPTY_ACCESS_TOKEN
+    40105: AccessTokenRejectedError,  # INVALID_ACCESS_TOKEN
+    40108: AppConfigurationError,  # INVALID_GRANT_TYPE
+    40113: AppCredentialsRejectedError,  # APP_FORBIDDEN
+    40116: AppConfigurationError,  # AUTH_SIG_ERROR
+    40117: AppConfigurationError,  # APP_METHOD_FORBIDDEN
+    40118: AppConfigurationError,  # NOT_IN_WHITELIST
+    40124: AppCredentialsRejectedError,  # DEVELOPER_REJECTED
+    40125: AppCredentialsRejectedError,  # DEVELOPER_NO_PERMISSION
+    40130: PermissionDeniedError,  # SCOPE_NOT_AUTHORIZED
+    40131: AccessTokenRejectedError,  # SCOPE_TT_USER_OAUTH_FAILED, on a data call
+    40132: RateLimitError,  # REQUEST_FREQUENCY_LIMITED
+    40133: RateLimitError,  # too frequent (appendix only)
+    40202: ServerError,  # WRITE_CONFLICT
+    40400: AppConfigurationError,  # ROUTE_NOT_FOUND
+    41000: AppConfigurationError,  # BLOCKED: the caller's address
+    41001: AppConfigurationError,  # INTERFACE_OFFLINE
+    41002: AppConfigurationError,  # FIELDS_OFFLINE
+    60001: ServerError,  # MAINTENANCE
+    61000: RateLimitError,  # TOO_MANY_REQUESTS_BL
+}
+
+# The same code can mean something else at the token endpoints.
+CODE_EXCHANGE_ERRORS: dict[int, type[APIError]] = {
+    40110: AuthorizationCodeRejectedError,  # AUTH_CODE_ERROR
+    40115: AuthorizationCodeRejectedError,  # AUTH_TIMESTAMP_EXPIRE
+    40120: AuthorizationCodeRejectedError,  # TIKTOK_USER_NOT_LOGGED_IN
+    40131: AuthorizationCodeRejectedError,  # SCOPE_TT_USER_OAUTH_FAILED
+}
+REFRESH_ERRORS: dict[int, type[APIError]] = {
+    40103: ReauthorizationRequired,  # REFRESH_TOKEN_EXPIRE
+    40107: ReauthorizationRequired,  # INVALID_REFRESH_TOKEN
+    40131: ReauthorizationRequired,  # SCOPE_TT_USER_OAUTH_FAILED
+    # Verdicts on an access token say nothing about the refresh token that was sent.
+    40102: APIError,
+    40105: APIError,
+}
+
+
+def _error_of_range(code: int) -> type[APIError]:
+    """50000-53999: TikTok's own faults, storage and serialization included."""
+    return ServerError if 50000 <= code < 54000 else APIError

@@ -1,0 +1,311 @@
+"""A text column that is encrypted at rest and decrypted when its attribute is read."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Literal
+
+from django.core.exceptions import FieldError
+from django.db import models
+from django.db.models.expressions import Col
+from django.db.models.query_utils import DeferredAttribute
+
+from . import conf, crypto
+from .exceptions import DecryptionError
+from .masking import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.models import Model, QuerySet
+
+    _BigIntegerField = models.BigIntegerField[Any, Any]
+    _CharField = models.CharField[Any, Any]
+    _DateTimeField = models.DateTimeField[Any, Any]
+    _Field = models.Field[Any, Any]
+    _TextField = models.TextField[Any, Any]
+else:  # not subscriptable at run time
+    _BigIntegerField = models.BigIntegerField
+    _CharField = models.CharField
+    _DateTimeField = models.DateTimeField
+    _Field = models.Field
+    _TextField = models.TextField
+
+__all__ = [
+    "CaseSensitiveCharField",
+    "Ciphertext",
+    "EncryptedTextField",
+    "SealedModel",
+    "UpdateOnlyBigIntegerField",
+    "UpdateOnlyCharField",
+    "UpdateOnlyDateTimeField",
+]
+
+
+class Ciphertext:
+    """Encrypted text as it stands in the database: opaque, and never mistaken for the plaintext.
+
+    Not a ``str``, so that nothing can send or show it by accident. ``text`` is the stored text;
+    ``origin`` tells whether it was loaded from its row, sealed by us and perhaps not saved yet, or
+    read by a deserializer (``loaddata``).
+    """
+
+    __slots__ = ("origin", "text")
+
+    def __init__(self, text: str, origin: Literal["row", "sealed", "serialized"]) -> None:
+        self.text = text
+        self.origin = origin
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ciphertext) and other.text == self.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __repr__(self) -> str:
+        return "<encrypted>"
+
+
+_sealing: ContextVar[bool] = ContextVar("tiktok_business_sealed", default=False)
+
+
+@contextmanager
+def _sealed_reads() -> Iterator[None]:
+    """Let encrypted attributes return their `Ciphertext` undecrypted inside the block."""
+    token = _sealing.set(True)
+    try:
+        yield
+    finally:
+        _sealing.reset(token)
+
+
+class EncryptedAttribute(DeferredAttribute):
+    """Holds `Ciphertext` or plaintext in the instance; decrypts each time it is read."""
+
+    field: EncryptedTextField
+
+    def __get__(self, instance: Model | None, cls: type[Model] | None = None) -> Any:
+        if instance is None:
+            return self
+        value = super().__get__(instance, cls)
+        is_sealed = isinstance(value, Ciphertext) and value.origin != "serialized"
+        return self.field.unseal(value, instance) if is_sealed and not _sealing.get() else value
+
+    def __set__(self, instance: Model, value: Any) -> None:
+        if value is not None and not isinstance(value, str | Ciphertext):
+            raise FieldError(
+                f"{self.field.name} is encrypted and takes a string or None, not "
+                f"{type(value).__name__}."
+            )
+        instance.__dict__[self.field.attname] = Secret(value) if isinstance(value, str) else value
+
+
+class _Unchanged(models.F):
+    """``SET column = column``: what a full ``save()`` writes for a value that was not assigned.
+
+    The instance may be older than the row. Writing back what it was loaded with would bring a
+    rotated token back, so the database is told to keep whatever it has.
+    """
+
+
+class EncryptedTextField(_TextField):
+    """Text that is encrypted under a key bound to its column and its row.
+
+    ``purpose`` names the column in the key derivation. It is a literal, kept in the migrations, so
+    that renaming a model or field does not change the key. ``bound_to`` names the attributes that
+    identify the row; they must be set before the value is saved and must not change afterwards.
+
+    Reading the attribute gives a ``str``, or raises `DecryptionError`. ``""`` and None are stored
+    as they are. Values can be written by instances (``create``, ``save``, ``bulk_create``) and by
+    ``update()`` as a `Ciphertext` that `seal` made; plain strings in ``update()`` and
+    ``bulk_update()``, expressions, and every lookup but ``isnull`` raise `FieldError`.
+    """
+
+    descriptor_class = EncryptedAttribute
+
+    def __init__(
+        self, *args: Any, purpose: str, bound_to: Sequence[str] = (), **kwargs: Any
+    ) -> None:
+        kwargs.setdefault("editable", False)
+        super().__init__(*args, **kwargs)
+        self.purpose = purpose
+        self.bound_to = tuple(bound_to)
+
+    def deconstruct(self) -> tuple[str, str, Sequence[Any], dict[str, Any]]:
+        name, path, args, kwargs = super().deconstruct()
+        kwargs.pop("editable", None)
+        return name, path, args, {**kwargs, "purpose": self.purpose, "bound_to": self.bound_to}
+
+    # Between plaintext and ciphertext: both need the row.
+
+    def seal(self, plaintext: str, instance: Model) -> Ciphertext:
+        """Encrypt for the row of ``instance``, for use in a conditional ``update()``."""
+        text = crypto.encrypt(
+            plaintext, secrets=conf.encryption_secrets(), context=self._context(instance)
+        )
+        return Ciphertext(text, "sealed")
+
+    def unseal(self, value: Ciphertext, instance: Model) -> Secret:
+        """Decrypt; raises `DecryptionError` that names model, primary key and row."""
+        try:
+            return crypto.decrypt(
+                value.text, secrets=conf.encryption_secrets(), context=self._context(instance)
+            )
+        except DecryptionError as error:
+            identity = ", ".join(f"{name}={getattr(instance, name)}" for name in self.bound_to)
+            raise DecryptionError(
+                f"{self.name} of {instance._meta.verbose_name} {instance.pk} ({identity}) cannot "
+                f"be decrypted: {error}."
+            ) from None
+
+    def _context(self, instance: Model) -> bytes:
+        identity = [getattr(instance, name) for name in self.bound_to]
+        if not all(identity):
+            names = " and ".join(self.bound_to)
+            raise FieldError(f"Set {names} before {self.name}, which is encrypted for its row.")
+        # JSON, so that no two lists of names give the same bytes.
+        return json.dumps([self.purpose, *identity]).encode()
+
+    # Into the database
+
+    def stored_value(self, instance: Model) -> Ciphertext | str | None:
+        """The instance's value in its stored form: encrypted where it was assigned in plain."""
+        with _sealed_reads():
+            value: Ciphertext | str | None = getattr(instance, self.attname)
+        return self.seal(value, instance) if isinstance(value, str) and value else value
+
+    def pre_save(self, model_instance: Model, add: bool) -> Any:
+        held = model_instance.__dict__.get(self.attname)
+        if isinstance(held, Ciphertext) and held.origin == "row" and not add:
+            return _Unchanged(self.attname)
+        stored = self.stored_value(model_instance)
+        model_instance.__dict__[self.attname] = stored
+        return stored
+
+    def get_db_prep_save(self, value: Any, connection: BaseDatabaseWrapper) -> Any:
+        if isinstance(value, Col) and value.target == self:
+            return value
+        if hasattr(value, "resolve_expression") or hasattr(value, "as_sql"):
+            raise FieldError(f"{self.name} is encrypted and takes no expression.")
+        return super().get_db_prep_save(value, connection)
+
+    def get_prep_value(self, value: Any) -> Any:
+        if isinstance(value, Ciphertext):
+            return value.text
+        if value is None or value == "":
+            return value
+        raise FieldError(
+            f"{self.name} is encrypted for its row: save an instance, or update() with what "
+            "its seal() returns, not with a plain value."
+        )
+
+    # Out of the database
+
+    def from_db_value(
+        self, value: str | None, expression: Any, connection: BaseDatabaseWrapper
+    ) -> Ciphertext | str | None:
+        return Ciphertext(value, "row") if value else value
+
+    def get_lookup(self, lookup_name: str) -> Any:
+        if lookup_name != "isnull":
+            raise FieldError(f"{self.name} is encrypted: only isnull can look it up.")
+        return super().get_lookup(lookup_name)
+
+    def get_transform(self, lookup_name: str) -> Any:
+        raise FieldError(f"{self.name} is encrypted: only isnull can look it up.")
+
+    # Forms and serializers see ciphertext or nothing.
+
+    def formfield(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+    def clean(self, value: Any, model_instance: Model | None) -> Any:
+        # Not through to_python(), which takes text of our format for ciphertext.
+        self.validate(value, model_instance)
+        return value
+
+    def to_python(self, value: Any) -> Any:
+        """Take over what a serializer wrote; ciphertext is recognised by its prefix."""
+        if isinstance(value, str) and value.startswith(crypto.PREFIX):
+            return Ciphertext(value, "serialized")
+        return value
+
+    def value_from_object(self, obj: Model) -> Any:
+        return self.stored_value(obj)
+
+    def value_to_string(self, obj: Model) -> str:
+        stored = self.stored_value(obj)
+        return stored.text if isinstance(stored, Ciphertext) else stored or ""
+
+
+class SealedModel(models.Model):
+    """Base of models with encrypted fields: what moves whole instances moves ciphertext.
+
+    Needs no key, and one unreadable value does not stop a reload, a validation, a copy or a pickle.
+    """
+
+    class Meta:
+        abstract = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        for field in self._meta.concrete_fields:
+            if isinstance(field, EncryptedTextField) and field.attname in state:
+                state[field.attname] = field.stored_value(self)
+        return state
+
+    def refresh_from_db(
+        self,
+        using: str | None = None,
+        fields: Iterable[str] | None = None,
+        from_queryset: QuerySet[Any] | None = None,
+    ) -> None:
+        with _sealed_reads():
+            super().refresh_from_db(using=using, fields=fields, from_queryset=from_queryset)
+
+    def clean_fields(self, exclude: Collection[str] | None = None) -> None:
+        with _sealed_reads():
+            super().clean_fields(exclude=exclude)
+
+
+class CaseSensitiveCharField(_CharField):
+    """Text that is compared byte for byte on every database.
+
+    MySQL's and MariaDB's default collations ignore case (and accents); the others never do.
+    """
+
+    def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
+        parameters = super().db_parameters(connection)
+        if connection.vendor == "mysql":
+            parameters["collation"] = "utf8mb4_bin"
+        return parameters
+
+
+class UpdateOnlyMixin(_Field):
+    """A column that ``save()`` of an existing row leaves alone; only ``update()`` changes it.
+
+    For bookkeeping between workers: an instance that is older than its row must not write an old
+    claim back. To migrations it is the plain field.
+    """
+
+    def pre_save(self, model_instance: Model, add: bool) -> Any:
+        return super().pre_save(model_instance, add) if add else models.F(self.attname)
+
+    def deconstruct(self) -> Any:
+        name, _, args, kwargs = super().deconstruct()
+        return name, f"django.db.models.{type(self).__mro__[2].__name__}", args, kwargs
+
+
+class UpdateOnlyCharField(UpdateOnlyMixin, _CharField):
+    pass
+
+
+class UpdateOnlyBigIntegerField(UpdateOnlyMixin, _BigIntegerField):
+    pass
+
+
+class UpdateOnlyDateTimeField(UpdateOnlyMixin, _DateTimeField):
+    pass

@@ -1,0 +1,294 @@
+"""`BusinessAccount`: one TikTok account that a site acts for, and what is known about it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, ClassVar
+from urllib.parse import parse_qs, quote, urlsplit
+
+from django.conf import settings
+from django.core.exceptions import FieldError
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from . import conf
+from .exceptions import ConfigurationError, DecryptionError
+from .fields import (
+    CaseSensitiveCharField,
+    Ciphertext,
+    EncryptedTextField,
+    SealedModel,
+    UpdateOnlyBigIntegerField,
+    UpdateOnlyCharField,
+    UpdateOnlyDateTimeField,
+)
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["BusinessAccount", "BusinessAccountQuerySet", "Health"]
+
+
+class Health(models.TextChoices):
+    """What a person wants to know about a connection, worst first; derived, never stored."""
+
+    REVOKED = "revoked", _("revoked")
+    """Disconnected here: there are no tokens any more."""
+    RECONNECT_NEEDED = "reconnect_needed", _("reconnect needed")
+    """TikTok does not renew the tokens, or the yearly consent has ended."""
+    UNDECRYPTABLE = "undecryptable", _("cannot decrypt")
+    """No configured key opens the stored tokens."""
+    RETRYING = "retrying", _("retrying")
+    """The last refresh failed for a passing reason."""
+    EXPIRES_SOON = "expires_soon", _("expires soon")
+    """The yearly consent ends within REAUTHORIZATION_WARNING_DAYS."""
+    HEALTHY = "healthy", _("healthy")
+
+
+class BusinessAccountQuerySet(models.QuerySet["BusinessAccount"]):
+    def active(self) -> Self:
+        """Accounts whose tokens are renewed."""
+        return self.filter(status=BusinessAccount.Status.ACTIVE)
+
+    def due_for_refresh(self, within: timedelta) -> Self:
+        """Active accounts whose access token expires within ``within`` (or at an unknown time)."""
+        return self.active().filter(
+            Q(access_token_expires_at__isnull=True)
+            | Q(access_token_expires_at__lte=timezone.now() + within)
+        )
+
+    def needs_attention(self) -> Self:
+        """Accounts that only a person can help: to be reconnected now or soon."""
+        return self.filter(
+            Q(status=BusinessAccount.Status.REAUTHORIZATION_REQUIRED)
+            | Q(
+                status=BusinessAccount.Status.ACTIVE,
+                refresh_token_expires_at__lte=timezone.now() + _warning_period(),
+            )
+        )
+
+    def in_health(self, health: str) -> Self:
+        """Accounts of that `Health`.
+
+        An unreadable token cannot be told apart by the database: such accounts count as whatever
+        they would be otherwise, and UNDECRYPTABLE gives none.
+        """
+        now = timezone.now()
+        active = self.active().exclude(refresh_token_expires_at__lte=now)
+        ends_soon = Q(refresh_token_expires_at__lte=now + _warning_period())
+        return {
+            Health.REVOKED: self.filter(status=BusinessAccount.Status.REVOKED),
+            Health.RECONNECT_NEEDED: self.filter(
+                Q(status=BusinessAccount.Status.REAUTHORIZATION_REQUIRED)
+                | Q(status=BusinessAccount.Status.ACTIVE, refresh_token_expires_at__lte=now)
+            ),
+            Health.RETRYING: active.filter(consecutive_failures__gt=0),
+            Health.EXPIRES_SOON: active.filter(ends_soon, consecutive_failures=0),
+            Health.HEALTHY: active.filter(consecutive_failures=0).exclude(ends_soon),
+        }.get(Health(health), self.none())
+
+
+def _warning_period() -> timedelta:
+    return timedelta(days=conf.REAUTHORIZATION_WARNING_DAYS)
+
+
+class BusinessAccount(SealedModel):
+    """A TikTok account connected through this app: its tokens, its profile, its state.
+
+    Change it through `django_tiktok_business.services`; a row can be created with plain tokens.
+    Columns that TikTok fills hold untrusted text.
+    """
+
+    class Status(models.TextChoices):
+        ACTIVE = "active", _("active")
+        """The tokens are renewed when they are due."""
+        REAUTHORIZATION_REQUIRED = "reauthorization_required", _("reauthorization required")
+        """TikTok rejected the tokens; they are kept, and a new consent makes it active again."""
+        REVOKED = "revoked", _("revoked")
+        """Disconnected; the tokens are gone."""
+
+    app_id = CaseSensitiveCharField(_("app id"), max_length=64)
+    open_id = CaseSensitiveCharField(
+        _("open id"),
+        max_length=255,
+        help_text=_("TikTok's id of this account for this app (business_id in API calls)."),
+    )
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("owner"),
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="tiktok_business_accounts",
+        help_text=_("The user who connected the account."),
+    )
+
+    access_token = EncryptedTextField(
+        _("access token"),
+        purpose="tiktok_business.BusinessAccount.access_token",
+        bound_to=("app_id", "open_id"),
+        blank=True,
+        default="",
+    )
+    refresh_token = EncryptedTextField(
+        _("refresh token"),
+        purpose="tiktok_business.BusinessAccount.refresh_token",
+        bound_to=("app_id", "open_id"),
+        blank=True,
+        default="",
+    )
+    access_token_expires_at = models.DateTimeField(
+        _("access token expires at"), null=True, blank=True
+    )
+    refresh_token_expires_at = models.DateTimeField(
+        _("refresh token expires at"), null=True, blank=True
+    )
+    scopes = models.JSONField(_("granted scopes"), default=list, blank=True)
+    status = models.CharField(
+        _("status"), max_length=32, choices=Status.choices, default=Status.ACTIVE
+    )
+
+    username = models.TextField(_("username"), blank=True, default="")
+    display_name = models.TextField(_("display name"), blank=True, default="")
+    profile_image_url = models.TextField(_("profile image URL"), blank=True, default="")
+    profile_url = models.TextField(_("profile URL"), blank=True, default="")
+    bio = models.TextField(_("bio"), blank=True, default="")
+    is_verified = models.BooleanField(_("verified"), null=True, blank=True)
+    is_business_account = models.BooleanField(_("business account"), null=True, blank=True)
+    followers_count = models.BigIntegerField(_("followers"), null=True, blank=True)
+    following_count = models.BigIntegerField(_("following"), null=True, blank=True)
+    likes_count = models.BigIntegerField(_("likes"), null=True, blank=True)
+    videos_count = models.BigIntegerField(_("videos"), null=True, blank=True)
+    profile_synced_at = models.DateTimeField(_("profile synced at"), null=True, blank=True)
+
+    connected_at = models.DateTimeField(_("connected at"), null=True, blank=True)
+    last_refreshed_at = models.DateTimeField(_("last refreshed at"), null=True, blank=True)
+    last_error_at = models.DateTimeField(_("last error at"), null=True, blank=True)
+    last_error_code = models.BigIntegerField(_("last error code"), null=True, blank=True)
+    last_error_message = models.TextField(_("last error message"), blank=True, default="")
+    last_error_request_id = models.TextField(_("last error request id"), blank=True, default="")
+    consecutive_failures = models.PositiveIntegerField(_("consecutive failures"), default=0)
+
+    # Internal. Whoever refreshes the account writes its claim here first; the version counts the
+    # token pairs this row has held, so that a late answer cannot overwrite a newer one.
+    claim_id = UpdateOnlyCharField(
+        max_length=32, blank=True, default="", editable=False, serialize=False
+    )
+    claim_expires_at = UpdateOnlyDateTimeField(
+        null=True, blank=True, editable=False, serialize=False
+    )
+    credentials_version = UpdateOnlyBigIntegerField(default=0, editable=False, serialize=False)
+    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+    updated_at = models.DateTimeField(_("updated at"), auto_now=True)
+
+    objects = BusinessAccountQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("TikTok Business account")
+        verbose_name_plural = _("TikTok Business accounts")
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["app_id", "open_id"], name="tiktok_business_one_row_per_account"
+            ),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["status", "access_token_expires_at"], name="tiktok_business_due"),
+            models.Index(
+                fields=["status", "refresh_token_expires_at"], name="tiktok_business_attention"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.label} ({self.open_id})"
+
+    def seal(self, name: str, plaintext: str) -> Ciphertext:
+        """Encrypt a token for the column ``name`` of this row, for a conditional ``update()``."""
+        field = self._meta.get_field(name)
+        if not isinstance(field, EncryptedTextField):
+            raise FieldError(f"{name} is not encrypted.")
+        return field.seal(plaintext, self)
+
+    @property
+    def label(self) -> str:
+        """What to call the account: its display name, its handle, or its open id."""
+        return self.display_name or (f"@{self.username}" if self.username else self.open_id)
+
+    def is_access_token_valid_for(self, period: timedelta) -> bool:
+        """Whether the access token lives for ``period`` more; False when its expiry is unknown.
+
+        A naive expiry (assigned in memory, not loaded) says no instant, so it counts as unknown.
+        """
+        expires_at = self.access_token_expires_at
+        if expires_at is None or timezone.is_naive(expires_at):
+            return False
+        return expires_at > timezone.now() + period
+
+    @property
+    def health(self) -> Health:
+        """The account's `Health`; decrypts the tokens to know."""
+        now = timezone.now()
+        consent_ends_at = self.refresh_token_expires_at
+        if self.status == self.Status.REVOKED:
+            return Health.REVOKED
+        if self.status == self.Status.REAUTHORIZATION_REQUIRED or _is_past(consent_ends_at, now):
+            return Health.RECONNECT_NEEDED
+        if not self.is_decryptable():
+            return Health.UNDECRYPTABLE
+        if self.consecutive_failures:
+            return Health.RETRYING
+        if _is_past(consent_ends_at, now + _warning_period()):
+            return Health.EXPIRES_SOON
+        return Health.HEALTHY
+
+    def is_decryptable(self) -> bool:
+        """Whether the configured keys open both tokens."""
+        try:
+            return self.access_token is not None and self.refresh_token is not None
+        except (DecryptionError, ConfigurationError):
+            return False
+
+    @property
+    def missing_scopes(self) -> list[str]:
+        """Scopes that the site asks for and the account holder did not grant, sorted."""
+        return sorted(set(conf.SCOPES) - set(self.scopes))
+
+    @property
+    def profile_link(self) -> str:
+        """An https address of the profile on TikTok's own site, or ""."""
+        host = _https_host(self.profile_url)
+        if host == "tiktok.com" or host.endswith(".tiktok.com"):
+            return self.profile_url
+        return f"https://www.tiktok.com/@{quote(self.username)}" if self.username else ""
+
+    @property
+    def picture_url(self) -> str:
+        """The profile picture's address, or "" when there is none to show any more.
+
+        TikTok's picture addresses are temporary: ``x-expires`` holds the Unix second at which they
+        end (API for Business, GET /business/get/, seen 2026-11-22).
+        """
+        try:
+            parts = urlsplit(self.profile_image_url)
+            expires = parse_qs(parts.query).get("x-expires", [""])[0]
+        except ValueError:
+            return ""
+        if expires.isdecimal() and int(expires) <= timezone.now().timestamp():
+            return ""
+        # The simulator serves the pictures of its own accounts, without TLS.
+        is_simulated = parts.netloc == urlsplit(conf.API_BASE_URL).netloc
+        return self.profile_image_url if _https_host(self.profile_image_url) or is_simulated else ""
+
+
+def _is_past(instant: datetime | None, now: datetime) -> bool:
+    return instant is not None and instant <= now
+
+
+def _https_host(url: str) -> str:
+    """The host of an https address, lower-case; "" for every other scheme or text."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    return (parts.hostname or "") if parts.scheme == "https" else ""

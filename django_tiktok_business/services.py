@@ -1,0 +1,429 @@
+"""What a site does with its TikTok Business accounts: connect, use, renew, disconnect.
+
+Everything here commits what TikTok has issued on its own: a transaction of the caller that is
+rolled back afterwards does not take a token pair with it. Errors are those of
+`django_tiktok_business.exceptions`; a wrong setting raises `ConfigurationError`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from django.db import IntegrityError, router, transaction
+from django.utils import timezone
+
+from . import batch, conf, durable, refresh, signals
+from .answers import Profile, TokenInfo
+from .batch import RefreshReport, RefreshResult
+from .client import PROFILE_FIELDS
+from .exceptions import (
+    AccessTokenRejectedError,
+    AccountBusyError,
+    AccountGoneError,
+    AccountOwnedByAnotherUserError,
+    PermissionDeniedError,
+    ReauthorizationRequired,
+    TikTokBusinessError,
+)
+from .masking import Secret
+from .models import BusinessAccount, BusinessAccountQuerySet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = [
+    "AccountClient",
+    "RefreshReport",
+    "RefreshResult",
+    "account_client",
+    "connect_account",
+    "disconnect_account",
+    "get_access_token",
+    "refresh_account",
+    "refresh_due_accounts",
+    "sync_profile",
+]
+
+T = TypeVar("T")
+
+logger = logging.getLogger("tiktok_business")
+
+ACCESS_TOKEN_LIFETIME_SECONDS = 86400  # "Accounts API - Authorization", 2026-09-02
+# Asked for when the granted scopes are not known, or when the full list was refused.
+BASIC_PROFILE_FIELDS = ("display_name", "profile_image", "username")
+
+
+def connect_account(user: Any, *, code: str, redirect_uri: str) -> BusinessAccount:
+    """Exchange an authorization code and store the account as connected by ``user``.
+
+    ``redirect_uri`` must be the one that the authorization URL had. The profile is not asked for:
+    call `sync_profile` afterwards. An account that another user owns raises
+    `AccountOwnedByAnotherUserError`, unless ``user`` may change accounts: then its tokens are
+    renewed and the owner stays. Sends ``account_connected``.
+    """
+    conf.encryption_secrets()  # a missing key has to show before the code is used up
+    client = refresh.client_from_settings()
+    try:
+        grant = client.exchange_code(Secret(code), redirect_uri=redirect_uri)
+    finally:
+        client.close()
+    using = router.db_for_write(BusinessAccount)
+    now = timezone.now()
+    identity = {"app_id": conf.APP_ID, "open_id": grant.open_id}
+    changes = {
+        **refresh.credential_changes(BusinessAccount(**identity), grant),
+        # A new consent starts a new year, also when TikTok does not say so.
+        "refresh_token_expires_at": grant.refresh_token_expires_at,
+        "connected_at": now,
+        "last_refreshed_at": now,
+        "claim_id": "",  # a refresh in flight stands down
+        "claim_expires_at": None,
+    }
+
+    def store() -> tuple[BusinessAccount, bool]:
+        rows = BusinessAccount.objects.using(using)
+        for _ in range(3):
+            known = rows.filter(**identity).first()
+            if known is None:
+                try:
+                    with transaction.atomic(using=using):
+                        created = rows.create(
+                            **identity, owner=user, **{**changes, "credentials_version": 1}
+                        )
+                except IntegrityError:  # another request connects the same account
+                    continue
+                return created, True
+            if known.owner_id not in (None, user.pk) and not user.has_perm(
+                "tiktok_business.change_businessaccount"
+            ):
+                raise AccountOwnedByAnotherUserError("Another user has connected this account.")
+            same_owner = rows.filter(pk=known.pk, owner=known.owner_id)
+            if same_owner.update(**changes, owner=known.owner_id or user.pk):
+                known.refresh_from_db(using=using)
+                return known, False
+        raise AccountBusyError("The account is being connected or changed by somebody else.")
+
+    account, is_new = durable.committed(lambda: durable.persisted(store, using), using)
+    logger.info("Account %s is connected.", account.open_id)
+    refresh.send_after_commit(signals.account_connected, account, using, created=is_new)
+    return account
+
+
+def get_access_token(account: BusinessAccount, *, min_validity_seconds: float | None = None) -> str:
+    """Return an access token that is valid for at least ``min_validity_seconds`` more.
+
+    Default: REFRESH_MARGIN_SECONDS. With a good token in hand this takes no query and no call.
+    Otherwise the account is refreshed, once across all threads and processes: the others wait for
+    the result, and ``account`` is updated in place.
+
+    Raises `ReauthorizationRequired` when only the account holder can help, a `RetryableError` when
+    it may work later, `DecryptionError`, and ValueError for a validity that no token has.
+    """
+    seconds = conf.REFRESH_MARGIN_SECONDS if min_validity_seconds is None else min_validity_seconds
+    if not 0 <= seconds < ACCESS_TOKEN_LIFETIME_SECONDS:
+        raise ValueError(
+            f"min_validity_seconds must be at least 0 and below {ACCESS_TOKEN_LIFETIME_SECONDS}, "
+            "the lifetime of TikTok's access tokens."
+        )
+    period = timedelta(seconds=seconds)
+
+    def is_good(row: BusinessAccount) -> bool:
+        if row.status == BusinessAccount.Status.REAUTHORIZATION_REQUIRED:
+            raise _needs_reauthorization(row)
+        return row.status == BusinessAccount.Status.ACTIVE and row.is_access_token_valid_for(period)
+
+    # What is in hand decides only when it is good: another worker may have renewed the row since.
+    in_hand_is_good = account.status == BusinessAccount.Status.ACTIVE and is_good(account)
+    token: str = account.access_token if in_hand_is_good else ""
+    if not token:
+        _refresh(account, is_good=lambda row: is_good(row) and bool(row.access_token))
+        token = account.access_token
+    return token
+
+
+def refresh_account(account: BusinessAccount) -> BusinessAccount:
+    """Refresh now, or await the refresh that another worker has under way; updates ``account``.
+
+    Works for an account in ``reauthorization_required`` too: when TikTok accepts its refresh token
+    after all, it is active again. Raises as `get_access_token` does.
+    """
+    return _refresh(account, is_good=lambda row: False)
+
+
+def refresh_due_accounts(
+    *,
+    within: timedelta | None = None,
+    accounts: Iterable[BusinessAccount] | None = None,
+    limit: int | None = None,
+    concurrency: int | None = None,
+    sync_profiles: bool = False,
+    on_result: Callable[[RefreshResult], None] | None = None,
+    requests_per_minute: int | None = None,
+    stop: threading.Event | None = None,
+) -> RefreshReport:
+    """Refresh the active accounts whose access tokens expire ``within`` that time.
+
+    ``accounts`` (a queryset or any iterable) narrows the choice, ``limit`` bounds the number of
+    accounts tried. Defaults come from the settings. ``on_result`` is called for each account.
+    ``sync_profiles`` asks for the profiles of the refreshed accounts when all tokens are safe; a
+    profile that fails is logged and changes nothing. Setting ``stop`` ends the run early: calls in
+    flight are finished and saved.
+
+    One account's trouble never stops the others. The run stops early when TikTok refuses the app's
+    credentials or is evidently down.
+    """
+    stop = stop or threading.Event()
+    rows: BusinessAccountQuerySet = BusinessAccount.objects.all()
+    if isinstance(accounts, BusinessAccountQuerySet):
+        rows = accounts
+    elif accounts is not None:
+        rows = rows.filter(pk__in=[account.pk for account in accounts])
+    rows = rows.using(router.db_for_write(BusinessAccount)).filter(app_id=conf.APP_ID)
+    if within is None:
+        within = timedelta(seconds=conf.REFRESH_WITHIN_SECONDS)
+    refreshed: list[int] = []
+
+    def collect(result: RefreshResult) -> None:
+        if result.outcome == "refreshed":
+            refreshed.append(result.pk)
+        if on_result is not None:
+            on_result(result)
+
+    report = batch.refresh_accounts(
+        rows.due_for_refresh(within),
+        limit=limit,
+        concurrency=conf.REFRESH_CONCURRENCY if concurrency is None else concurrency,
+        requests_per_minute=(
+            conf.REQUESTS_PER_MINUTE if requests_per_minute is None else requests_per_minute
+        ),
+        stop=stop,
+        on_result=collect,
+    )
+    if sync_profiles and report.stopped is None:
+        for pk in refreshed:
+            account = rows.filter(pk=pk).first()
+            if account is None or stop.is_set():
+                continue
+            try:
+                sync_profile(account)
+            except TikTokBusinessError as error:
+                logger.warning("The profile of %s was not synced: %s", account.open_id, error)
+    return report
+
+
+def sync_profile(account: BusinessAccount) -> BusinessAccount:
+    """Ask TikTok for the profile and store it; updates ``account``. Sends ``profile_synced``.
+
+    Only fields that the granted scopes allow are asked for. When TikTok refuses all the same, the
+    scopes are asked for afresh and the basic fields tried: the account stays connected. What
+    TikTok leaves out does not overwrite what is known.
+    """
+    client = account_client(account)
+    using = _database(account)
+    changes: dict[str, Any] = {}
+    try:
+        profile = client.profile()
+    except PermissionDeniedError:
+        changes["scopes"] = client.token_info().scopes
+        profile = client.profile(fields=BASIC_PROFILE_FIELDS)
+    finally:
+        client.close()
+    now = timezone.now()
+    changes |= {"profile_synced_at": now, "updated_at": now}
+    for name, value in vars(profile).items():
+        # An empty bio is what somebody has who never wrote or has removed it; any other text that
+        # is empty is missing.
+        if value is not None and (value != "" or name == "bio"):
+            changes[name] = value
+    if not BusinessAccount.objects.using(using).filter(pk=account.pk).update(**changes):
+        raise AccountGoneError("The account was deleted while its profile was asked for.")
+    for name, value in changes.items():
+        setattr(account, name, value)
+    refresh.send_after_commit(signals.profile_synced, account, using)
+    return account
+
+
+def disconnect_account(account: BusinessAccount) -> TikTokBusinessError | None:
+    """Revoke the grant at TikTok, then clear the tokens and mark the account ``revoked``.
+
+    The tokens are cleared also when TikTok cannot be told; the reason is then returned, None when
+    TikTok confirmed. Updates ``account``, sends ``account_disconnected``. Raises `AccountBusyError`
+    when the account is connected again meanwhile, and `AccountGoneError`.
+    """
+    using = _database(account)
+    rows = BusinessAccount.objects.using(using)
+
+    def clear() -> TikTokBusinessError | None:
+        row = rows.filter(pk=account.pk).first()
+        if row is None:
+            raise AccountGoneError("The account is deleted already.")
+        error = _revoke(row)
+        cleared = rows.filter(pk=row.pk, connected_at=row.connected_at).update(
+            access_token="",
+            refresh_token="",
+            access_token_expires_at=None,
+            refresh_token_expires_at=None,
+            status=BusinessAccount.Status.REVOKED,
+            **refresh.disconnect_changes(error),
+        )
+        if not cleared:
+            raise AccountBusyError("The account has just been connected again.")
+        row.refresh_from_db(using=using)
+        _take_over(account, row)
+        return error
+
+    error = durable.committed(clear, using)
+    logger.info("Account %s is disconnected.", account.open_id)
+    refresh.send_after_commit(signals.account_disconnected, account, using, error=error)
+    return error
+
+
+def _revoke(row: BusinessAccount) -> TikTokBusinessError | None:
+    client = refresh.client_from_settings()
+    try:
+        if row.app_id != conf.APP_ID:
+            return ReauthorizationRequired(
+                f"The account was connected to app {row.app_id}, not to the configured app."
+            )
+        if row.access_token:
+            client.revoke(row.access_token)
+    except TikTokBusinessError as error:
+        logger.warning("TikTok did not confirm the end of %s: %s", row.open_id, error)
+        return error
+    finally:
+        client.close()
+    return None
+
+
+def account_client(account: BusinessAccount) -> AccountClient:
+    """A client of the Accounts API that acts for ``account``; see `AccountClient`."""
+    return AccountClient(account)
+
+
+class AccountClient:
+    """The Accounts API for one account, always with a fresh token.
+
+    A token that TikTok does not accept is renewed and the call repeated once; when the fresh token
+    is not accepted either, the account needs a new consent. Not thread-safe. Usable in ``with``.
+    """
+
+    def __init__(self, account: BusinessAccount) -> None:
+        self.account = account
+        self._client = refresh.client_from_settings()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the HTTP connections back."""
+        self._client.close()
+
+    def profile(self, *, fields: Iterable[str] | None = None) -> Profile:
+        """The account's profile; ``fields`` (TikTok's names) default to what the scopes allow."""
+        if fields is None:
+            granted = set(self.account.scopes)
+            fields = [name for name, scope in PROFILE_FIELDS.items() if scope in granted]
+        wanted = list(fields) or list(BASIC_PROFILE_FIELDS)
+        return self._with_token(
+            lambda token: self._client.profile(token, open_id=self.account.open_id, fields=wanted)
+        )
+
+    def token_info(self) -> TokenInfo:
+        """Which account and scopes TikTok says the access token has."""
+        return self._with_token(self._client.token_info)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Call any endpoint of the Accounts API and return the answer's ``data``.
+
+        ``path`` is relative to API_BASE_URL, for example ``"business/video/list/"``. The account's
+        ``business_id`` is added. Lists and objects in ``params`` become JSON text. Reads are
+        repeated after passing errors; writes only when TikTok cannot have acted on them.
+        """
+        is_read = method.upper() == "GET"
+        business_id = {"business_id": self.account.open_id}
+        query = {**business_id, **(params or {})} if is_read else params
+        body = None if is_read else {**business_id, **(json or {})}
+        return self._with_token(
+            lambda token: self._client.request(
+                method, path, access_token=token, query=query, body=body
+            )
+        )
+
+    def _with_token(self, call: Callable[[str], T]) -> T:
+        token = get_access_token(self.account)
+        try:
+            return call(token)
+        except AccessTokenRejectedError:
+            rejected_version = self.account.credentials_version
+        # Another worker may have renewed the tokens since this account was loaded.
+        _refresh(
+            self.account,
+            is_good=lambda row: row.credentials_version > rejected_version,
+        )
+        try:
+            return call(self.account.access_token)
+        except AccessTokenRejectedError as error:
+            raise refresh.rejected(self.account, error, _database(self.account)) from None
+
+
+def _refresh(
+    account: BusinessAccount, *, is_good: Callable[[BusinessAccount], bool]
+) -> BusinessAccount:
+    using = _database(account)
+    row = durable.committed(lambda: refresh.refresh_once(account.pk, using, is_good=is_good), using)
+    _take_over(account, row)
+    return account
+
+
+# What a refresh, a rejection or a disconnect changes; the caller's other attributes are its own.
+_CREDENTIAL_ATTRIBUTES = (
+    "access_token",
+    "refresh_token",
+    "access_token_expires_at",
+    "refresh_token_expires_at",
+    "scopes",
+    "status",
+    "last_refreshed_at",
+    "last_error_at",
+    "last_error_code",
+    "last_error_message",
+    "last_error_request_id",
+    "consecutive_failures",
+    "claim_id",
+    "claim_expires_at",
+    "credentials_version",
+    "updated_at",
+)
+
+
+def _take_over(account: BusinessAccount, row: BusinessAccount) -> None:
+    """Bring the caller's instance up to date; tokens move as ciphertext."""
+    for name in _CREDENTIAL_ATTRIBUTES:
+        account.__dict__[name] = row.__dict__[name]
+
+
+def _needs_reauthorization(account: BusinessAccount) -> ReauthorizationRequired:
+    return ReauthorizationRequired(
+        account.last_error_message or "TikTok has rejected the account's tokens.",
+        code=account.last_error_code,
+        request_id=account.last_error_request_id,
+    )
+
+
+def _database(account: BusinessAccount) -> str:
+    # The one that is written to: a replica may still hold tokens that are gone.
+    return router.db_for_write(BusinessAccount, instance=account)

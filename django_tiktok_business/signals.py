@@ -1,0 +1,39 @@
+"""What happens to connections, as Django signals.
+
+All are sent by `BusinessAccount` (the class) after the change is committed, with ``account``, the
+`BusinessAccount`. They are sent with ``send_robust``: what a receiver raises is logged under
+``tiktok_business`` and changes nothing.
+"""
+
+from __future__ import annotations
+
+from django.dispatch import Signal
+
+__all__ = [
+    "account_connected",
+    "account_disconnected",
+    "profile_synced",
+    "reauthorization_required",
+    "refresh_failed",
+    "tokens_refreshed",
+    "webhook_received",
+]
+
+# created: bool, False when an account that was known is connected again
+account_connected = Signal()
+
+tokens_refreshed = Signal()
+
+# error: TikTokBusinessError; the account stays as it was and is tried again later
+refresh_failed = Signal()
+
+# error: ReauthorizationRequired; sent once, when TikTok's verdict changes the account's status
+reauthorization_required = Signal()
+
+profile_synced = Signal()
+
+# error: TikTokBusinessError or None; not None when TikTok could not be told
+account_disconnected = Signal()
+
+# Reserved for TikTok's webhooks; nothing sends it yet.
+webhook_received = Signal()
