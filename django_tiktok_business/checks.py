@@ -279,8 +279,7 @@ def _key_problems(key: str, *, earlier: list[str]) -> Iterator[tuple[str, str]]:
         return
     if key in _django_secrets():
         yield (
-            "is SECRET_KEY or one of SECRET_KEY_FALLBACKS: whoever learns the one has the other, "
-            "and neither can be replaced alone",
+            "is also Django's (SECRET_KEY, SECRET_KEY_FALLBACKS): neither can be replaced alone",
             "tiktok_business.W007",
         )
     if len(key) < _SHORTEST_KEY:

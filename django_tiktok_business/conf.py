@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -269,7 +269,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     ),
 }
 
-# For type checkers: annotations alone create no attribute, so each access reaches __getattr__.
+# For type checkers: annotations alone create no attribute, so each access ends in `_current`.
 APP_ID: str
 APP_SECRET: str
 ENCRYPTION_KEYS: list[str]
@@ -294,7 +294,7 @@ WEBHOOK_TOLERANCE_SECONDS: int
 SESSION_FACTORY_PATH: str | None
 
 
-def __getattr__(name: str) -> Any:
+def _current(name: str) -> Any:
     """Return the present value of a setting; raise ConfigurationError if it is missing or wrong."""
     setting = SETTINGS.get(name)
     if setting is None:
@@ -310,6 +310,11 @@ def __getattr__(name: str) -> Any:
             f"TIKTOK_BUSINESS[{name!r}] {problem}. A good value: {setting.example}."
         )
     return value if setting.read is None else setting.read(value)
+
+
+# A type checker that saw this would take any misspelt name for a setting.
+if not TYPE_CHECKING:  # pragma: no branch -- always true where code runs
+    __getattr__ = _current
 
 
 def configured() -> Mapping[str, Any]:
@@ -333,7 +338,7 @@ def encryption_secrets() -> list[str]:
     Without ENCRYPTION_KEYS these are SECRET_KEY and SECRET_KEY_FALLBACKS, so that a trial needs no
     further set-up; a check warns. Raises ConfigurationError when SECRET_KEY is not a string.
     """
-    own: list[str] = __getattr__("ENCRYPTION_KEYS")
+    own: list[str] = _current("ENCRYPTION_KEYS")
     if own:
         return own
     secrets: list[str] = []
