@@ -17,8 +17,8 @@ PIP := $(RUN) -m pip --disable-pip-version-check install --quiet
 BROWSER := $(if $(filter off,$(TEST_BROWSER)),,$(or $(filter required,$(TEST_BROWSER)),$(shell command -v chromium)))
 # Some branches exist for one database only, so that no smaller run can reach 100 %.
 WHOLE := $(and $(TEST_POSTGRES_URL),$(TEST_MARIADB_URL),$(BROWSER),$(if $(ARGS),,all))
-STRICT := -X dev -W error::DeprecationWarning -W error::PendingDeprecationWarning -W error::ResourceWarning
-SUITE := $(RUN) $(STRICT) -m coverage run -m pytest $(ARGS)
+STRICT := -W error::DeprecationWarning -W error::PendingDeprecationWarning -W error::ResourceWarning
+SUITE := PYTHONDEVMODE=1 $(RUN) $(STRICT) -m coverage run -m pytest $(ARGS)
 
 .PHONY: demo test lint matrix clean FORCE
 .DEFAULT_GOAL := test
@@ -57,17 +57,20 @@ matrix: $(VENV)/.tox
 clean:
 	rm -rf $(VENV) .tox .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* build dist *.egg-info
 
-# Runs each time, but touches the file only when it has made a new environment, so that the stamps
-# below follow it. A virtual environment breaks when the Python that made it moves or is upgraded.
-IDENTITY := import sys; print(sys.version, sys.base_prefix)
+# Looked at each time, written only when the environment was made anew, so that the stamps below
+# follow it: an environment is of no use once its Python was upgraded or the checkout was moved.
+IDENTITY := import sys; print(sys.version, sys.base_prefix, *sys.argv[1:])
 
 $(VENV)/.interpreter: FORCE
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "$(PYTHON) is missing or older than Python 3.11; try: make PYTHON=python3.12"; exit 1; }
-	@[ -f $@ ] && [ "$$($(RUN) -c '$(IDENTITY)' 2>&1)" = "$$($(PYTHON) -c '$(IDENTITY)')" ] || { \
-	  echo "Making $(VENV) with $$($(PYTHON) --version)"; rm -rf $(VENV); \
-	  $(PYTHON) -m venv $(VENV) || { echo "No venv module? On Debian: apt install python3-venv"; exit 1; }; \
-	  touch $@; }
+	@wanted="$$($(PYTHON) -c '$(IDENTITY)' '$(CURDIR)')"; \
+	if ! $(RUN) -c pass 2>/dev/null || [ "$$(cat $@ 2>/dev/null)" != "$$wanted" ]; then \
+	  echo "Making $(VENV) with $$($(PYTHON) --version)"; \
+	  rm -rf $(VENV); \
+	  $(PYTHON) -m venv $(VENV) || { echo "On Debian: apt install python3-venv"; exit 1; }; \
+	  echo "$$wanted" > $@; \
+	fi
 
 $(VENV)/.runtime: $(VENV)/.interpreter setup.cfg pyproject.toml
 	$(PIP) --editable .
