@@ -115,7 +115,10 @@ def test_foreign_business_id_is_refused_with_the_observed_text(
 def test_wrong_parameter_is_named(
     simulator: Simulator, query: dict[str, str], message: str
 ) -> None:
-    answer = ask(simulator, **query)
+    grant = simulator.issue_grant()
+    answer = caller(simulator).profile(
+        grant["access_token"], **{"business_id": grant["open_id"], **query}
+    )
     assert (answer["code"], answer["message"]) == (40002, message)
 
 

@@ -278,7 +278,8 @@ class Simulator:
         name out.
         """
         if fault is None:
-            fault = "http_status" if "http_status" in details else "code"
+            bare_status = "http_status" in details and "code" not in details
+            fault = "http_status" if bare_status or "body" in details else "code"
         with self._lock:
             self._faults.add(Fault(fault, path, times, details))
 
