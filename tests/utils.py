@@ -11,16 +11,29 @@ from django.test import override_settings
 from django_tiktok_business.simulator import Simulator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import requests
 
 _current: list[Simulator] = []
+_while_in_flight: list[Callable[[], object]] = []
 
 
 def simulator_session() -> requests.Session:
     """The session factory of the test settings: a session of the simulator in use."""
-    return _current[-1].session()
+    session = _current[-1].session()
+    session.hooks["response"].append(_happen)
+    return session
+
+
+def meanwhile(event: Callable[[], object]) -> None:
+    """Let something happen after TikTok has acted on the next call, before its answer arrives."""
+    _while_in_flight.append(event)
+
+
+def _happen(response: requests.Response, **kwargs: Any) -> None:
+    if _while_in_flight:
+        _while_in_flight.pop(0)()
 
 
 @contextmanager
