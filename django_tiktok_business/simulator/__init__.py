@@ -11,18 +11,20 @@ In process, for tests::
 Over HTTP, for development: ``python -m django_tiktok_business.simulator --port 8420``, or
 ``with Simulator().serve() as base_url``. Only 127.0.0.1 is bound.
 
-Simulated, each as TikTok's documentation said on 2026-11-22:
+Simulated, each as known on 2026-11-22:
 
 * ``GET /v2/auth/authorize`` with or without the trailing slash: the consent page; an error page,
   without a redirect, for an unknown app, an unregistered redirect URL or an unapproved scope.
   Redirect URL rules, codes (600 seconds, single use), ``disable_auto_auth``: page "Accounts API -
   Authorization", doc id 1738083939371009.
 * ``POST /open_api/v1.3/tt_user/oauth2/token/``, ``.../refresh_token/``, ``.../revoke/`` and
-  ``POST /open_api/v1.3/tt_user/token_info/get/``: the same page. The year of a refresh token
-  counts from the consent and is not extended by a refresh (as recorded from the real service).
-* ``GET /open_api/v1.3/business/get/``: profile fields by scope, daily figures, audience.
-* Codes and HTTP statuses: appendix "Return codes", doc ids 1737172488964097 and 1749734684478466.
-  Rate limits: doc id 1759977800177665.
+  ``POST /open_api/v1.3/tt_user/token_info/get/``: the shapes that independent clients agree on.
+  The year of a refresh token counts from the consent and is not extended by a refresh, as
+  answers recorded from the real service show.
+* ``GET /open_api/v1.3/business/get/``: profile fields by scope, daily figures, audience, with
+  the fields of TikTok's published specification.
+* Error codes, HTTP statuses and rate limits: the official appendix, doc ids 1737172488964097,
+  1749734684478466 and 1759977800177665.
 
 Where the documentation is silent or contradicts itself, `Simulator.configure` switches between
 the possibilities; ``strict=True`` takes the hardest of each. Unknown parameters are refused.

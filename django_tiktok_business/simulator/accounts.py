@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 __all__ = ["READY_MADE", "SCOPES", "Account", "avatar_svg", "new_account", "picture_url"]
 
-# Every string scope of the Accounts API with what the consent page says about it.
-# "Accounts API - Authorization" (doc id 1738083939371009), 2026-11-22.
+# The scopes seen in authorization URLs that TikTok's portal issues (2026-11-22); what the consent
+# page says about each is our wording.
 SCOPES: Mapping[str, str] = {
     "user.info.basic": "Read your display name and profile picture",
     "user.info.username": "Read your username",

@@ -49,7 +49,7 @@ class AccountsApi:
     def answer(self, request: Request, now: float, trace: Trace) -> Response:
         """Answer one request; errors come with HTTP status 200, as TikTok sends them.
 
-        "Return codes" (doc id 1737172488964097), 2026-11-22. A wrong path, a missing trailing
+        Official appendix, doc id 1749734684478466, 2026-11-22. A wrong path, a missing trailing
         slash or a wrong method never reaches the API and is not answered in JSON.
         """
         route = self._routes.get(request.path.removeprefix(API_PREFIX))

@@ -1,7 +1,8 @@
 """Rate limits: so many calls in any 60 seconds, then a pause.
 
-Page "Rate limits" of the API reference (doc ids 1749734684478466 and 1759977800177665),
-2026-11-22: 40 per minute for one account and one endpoint, 600 per minute for the app.
+40 per minute for one account and one endpoint, 600 per minute for the app, then five minutes of
+pause: official appendix (doc ids 1737172488964097, 1749734684478466, 1759977800177665) and Accounts
+API pages, 2026-11-22.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`GET /business/get/`: profile fields by scope, and the daily figures.
 
-Fields, types and latencies: Accounts API reference, page of `GET /business/get/`, 2026-11-22.
+Fields and types are those of TikTok's published specification of v1.3, 2026-11-22.
 """
 
 from __future__ import annotations
