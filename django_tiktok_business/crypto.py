@@ -10,6 +10,7 @@ ciphertext that somebody copies elsewhere in the database does not decrypt there
 from __future__ import annotations
 
 import base64
+import re
 from typing import TYPE_CHECKING
 
 from .exceptions import ConfigurationError, DecryptionError
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["PREFIX", "decrypt", "encrypt", "key_id", "key_id_of"]
 
 PREFIX = "ttb1:"
+
+_FORMAT = re.compile(rf"{PREFIX}([0-9a-f]{{8}}):(.+)")
 
 
 def encrypt(plaintext: str, *, secrets: Sequence[str], context: bytes) -> str:
@@ -40,12 +43,11 @@ def decrypt(text: str, *, secrets: Sequence[str], context: bytes) -> Secret:
     """
     from cryptography.fernet import InvalidToken  # costly to import; see _fernet
 
-    wanted = key_id_of(text)
-    token = text[len(PREFIX) + len(wanted) + 1 :].encode()
+    wanted, token = _parts(text)
     candidates = [secret for secret in secrets if key_id(secret) == wanted]
     for secret in candidates:
         try:
-            return Secret(_fernet(secret, context).decrypt(token).decode())
+            return Secret(_fernet(secret, context).decrypt(token.encode()).decode())
         except InvalidToken:
             continue
     if candidates:
@@ -58,10 +60,15 @@ def decrypt(text: str, *, secrets: Sequence[str], context: bytes) -> Secret:
 
 def key_id_of(text: str) -> str:
     """The id of the secret that ``text`` was encrypted with, or `DecryptionError`."""
-    wanted, separator, token = text.removeprefix(PREFIX).partition(":")
-    if not text.startswith(PREFIX) or not separator or not wanted or not token:
+    return _parts(text)[0]
+
+
+def _parts(text: str) -> tuple[str, str]:
+    """The key id and the Fernet token; what is not exactly a key id is never shown as one."""
+    match = _FORMAT.fullmatch(text)
+    if match is None:
         raise DecryptionError("the stored text is not in the format of an encrypted value")
-    return wanted
+    return match[1], match[2]
 
 
 def key_id(secret: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 from typing import Any
@@ -46,6 +47,10 @@ class RedactCallbackQuery(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
             record.args = tuple(self._redacted(value) for value in record.args)
+        elif isinstance(record.args, dict):
+            # Gunicorn's dict answers for keys that it does not hold, hence no plain one.
+            record.args = copy.copy(record.args)
+            record.args.update({name: self._redacted(value) for name, value in record.args.items()})
         record.msg = self._redacted(record.msg)
         return True
 
