@@ -7,10 +7,11 @@ official Python SDK, as read until 2026-11-22.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from .exceptions import (
     AccessTokenRejectedError,
@@ -29,6 +30,8 @@ from .masking import Secret
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .masking import SecretBytes
+
 __all__ = [
     "CODE_EXCHANGE_ERRORS",
     "REFRESH_ERRORS",
@@ -36,9 +39,12 @@ __all__ = [
     "Profile",
     "TokenGrant",
     "TokenInfo",
+    "is_token",
 ]
 
-MAX_LIFETIME_SECONDS = 10 * 366 * 86400  # beyond this an expires_in is nonsense, not a lifetime
+# Beyond these a lifetime is nonsense (milliseconds, an instant): a day and a year are usual.
+MAX_ACCESS_TOKEN_LIFETIME_SECONDS = 366 * 86400
+MAX_REFRESH_TOKEN_LIFETIME_SECONDS = 10 * 366 * 86400
 
 
 @dataclass(frozen=True)
@@ -91,20 +97,36 @@ class Answer:
     """An HTTP answer, read as TikTok's envelope: ``code``, ``message``, ``request_id``, ``data``.
 
     Nearly all failures arrive as HTTP 200 with a ``code`` other than 0, and the code wins over the
-    HTTP status.
+    HTTP status. ``retry_after`` is in seconds; ``secrets`` are those of the request, which no error
+    repeats even where TikTok does.
     """
 
-    def __init__(self, http_status: int, content: bytes, retry_after: float | None) -> None:
+    def __init__(
+        self,
+        http_status: int,
+        content: SecretBytes,
+        retry_after: float | None = None,
+        secrets: Sequence[str] = (),
+    ) -> None:
         self.http_status = http_status
         self.retry_after = retry_after
+        self._secrets = secrets
         self._envelope = _json_object(content)
         data = self._envelope.get("data") if self._envelope is not None else None
         self.data: dict[str, Any] = data if isinstance(data, dict) else {}
-        self.has_foreign_data = data is not None and not isinstance(data, dict)
+        # An empty list is what some servers make of an empty object.
+        self.has_foreign_data = data not in (None, []) and not isinstance(data, dict)
+
+    def _told(self, name: str, longest: int) -> str:
+        """A line of text of the envelope, fit for logs, without secrets."""
+        text = _line((self._envelope or {}).get(name))
+        for pattern in (*map(_repetition_of, filter(None, self._secrets)), _TOKEN_LIKE):
+            text = pattern.sub("<secret>", text)
+        return text[:longest]
 
     @property
     def _request_id(self) -> str:
-        return _clean_text((self._envelope or {}).get("request_id"))[:100]
+        return self._told("request_id", 100)
 
     def invalid(self, reason: str) -> InvalidResponseError:
         return InvalidResponseError(
@@ -113,21 +135,19 @@ class Answer:
             http_status=self.http_status,
         )
 
-    def error(
-        self, errors: Mapping[int, type[APIError]], secrets: Sequence[str]
-    ) -> APIError | None:
-        """The typed error this answer stands for, or None for success."""
+    def error(self, errors: Mapping[int, type[APIError]]) -> APIError | None:
+        """The typed error this answer stands for, or None for success.
+
+        ``errors`` says what codes mean at this endpoint, where that differs.
+        """
         code = _integer((self._envelope or {}).get("code"))
         if code is None:
             return self._error_without_code()
         if code in (0, _PARTIAL_SUCCESS):
             return None
         kind = errors.get(code) or _ERRORS.get(code) or _error_of_range(code)
-        message = _clean_text((self._envelope or {}).get("message"))
-        for secret in secrets:  # TikTok may repeat what it did not like
-            message = message.replace(secret, "<secret>")
         error = kind(
-            message[:500] or "TikTok gave no reason.",
+            self._told("message", 500) or "TikTok gave no reason.",
             code=code,
             request_id=self._request_id,
             http_status=self.http_status,
@@ -163,9 +183,14 @@ class Answer:
         return TokenGrant(
             access_token=access_token,
             refresh_token=self._token("refresh_token"),
-            access_token_expires_at=self._instant(sent_at, "expires_in", "expires"),
+            access_token_expires_at=self._instant(
+                sent_at, MAX_ACCESS_TOKEN_LIFETIME_SECONDS, "expires_in", "expires"
+            ),
             refresh_token_expires_at=self._instant(
-                sent_at, "refresh_token_expires_in", "refresh_expires"
+                sent_at,
+                MAX_REFRESH_TOKEN_LIFETIME_SECONDS,
+                "refresh_token_expires_in",
+                "refresh_expires",
             ),
             open_id=self.open_id(),
             scopes=self.scopes(),
@@ -176,26 +201,32 @@ class Answer:
         value = self.data.get(name)
         if value is None or value == "":
             return None
-        if not isinstance(value, str) or not value.isascii() or not value.isprintable():
+        if not is_token(value):
+            del value  # an error report shows the variables of this frame
             raise self.invalid(f"{name} is not a token")
         return Secret(value)
 
-    def _instant(self, sent_at: datetime, *names: str) -> datetime | None:
+    def _instant(self, sent_at: datetime, longest: int, *names: str) -> datetime | None:
         """The end of a lifetime in seconds; None (unknown) when it makes no sense."""
         for name in names:
             seconds = _integer(self.data.get(name))
-            if seconds is not None and 0 < seconds <= MAX_LIFETIME_SECONDS:
+            if seconds is not None and 0 < seconds <= longest:
                 return sent_at + timedelta(seconds=seconds)
         return None
 
     def open_id(self) -> str | None:
+        """None when missing or empty; ``creator_id`` is its name in token_info and API v1.2."""
         for name in ("open_id", "creator_id"):
             value = self.data.get(name)
-            if isinstance(value, str) and value and len(value) <= 255:
-                if not value.isascii() or not value.isprintable() or " " in value:
+            if isinstance(value, str) and value:
+                if not _is_word(value) or len(value) > 255:
                     raise self.invalid(f"{name} is not an id")
                 return value
         return None
+
+    def app_id(self) -> str:
+        value = self.data.get("app_id")
+        return str(value) if isinstance(value, str | int) else ""
 
     def scopes(self) -> list[str] | None:
         """Sorted: the order of TikTok's list is not stable. None when missing or empty."""
@@ -227,9 +258,19 @@ def _json_object(content: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def is_token(value: Any) -> TypeGuard[str]:
+    """Whether ``value`` can be a token: what is not printable ASCII fits in no HTTP header."""
+    return isinstance(value, str) and _is_word(value)
+
+
+def _is_word(value: str) -> bool:
+    return value != "" and value.isascii() and value.isprintable() and " " not in value
+
+
 def _integer(value: Any) -> int | None:
     """An integer that fits a database column, given as a number or as a numeral; else None."""
-    if isinstance(value, str) and len(value) < 20 and value.strip().lstrip("-").isdecimal():
+    is_numeral = isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,19}\s*", value)
+    if is_numeral or (isinstance(value, float) and value.is_integer()):
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
         return value
@@ -242,6 +283,26 @@ def _clean_text(value: Any) -> str:
         return ""
     return value.replace("\0", "").encode("utf-8", "replace").decode()
 
+
+def _line(value: Any) -> str:
+    """Text in one line: a line break in a message would forge a record of a log file."""
+    text = _clean_text(value)
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+
+
+def _repetition_of(secret: str) -> re.Pattern[str]:
+    """What repeats ``secret``, whole or cut off, plain or escaped: its start and what follows."""
+    return re.compile("".join(map(_spellings, secret[:8])) + r"\S*", re.IGNORECASE)
+
+
+def _spellings(sign: str) -> str:
+    """A pattern for a character: itself, with a backslash, as in a URL, as in JSON."""
+    in_url = "".join(f"%{byte:02x}" for byte in sign.encode("utf-8", "replace"))
+    return rf"(?:\\?{re.escape(sign)}|{in_url}|\\u{ord(sign):04x})"
+
+
+# The second net: TikTok's tokens begin like this in all its samples.
+_TOKEN_LIKE = re.compile(r"\b(?:act|rft)\.\S{8,}")
 
 _PARTIAL_SUCCESS = 20001
 
@@ -271,6 +332,9 @@ _ERRORS: dict[int, type[APIError]] = {
     40132: RateLimitError,  # REQUEST_FREQUENCY_LIMITED
     40133: RateLimitError,  # too frequent (appendix only)
     40202: ServerError,  # WRITE_CONFLICT
+    40902: ServerError,  # a file could not be fetched; so are the next two (appendix only)
+    40903: ServerError,
+    40913: ServerError,
     40400: AppConfigurationError,  # ROUTE_NOT_FOUND
     41000: AppConfigurationError,  # BLOCKED: the caller's address
     41001: AppConfigurationError,  # INTERFACE_OFFLINE

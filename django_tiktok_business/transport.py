@@ -1,0 +1,214 @@
+"""One HTTP request over `requests`: bounded in time and size, and silent about secrets.
+
+The exceptions of `requests` carry the request with its tokens, and their tracebacks run through
+frames that hold it as bytes. So an error is never raised here but returned, as one of ours: made
+of the names of the exceptions alone, with no cause and no context.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from django.views.decorators.debug import sensitive_variables
+
+from .answers import Answer
+from .exceptions import (
+    AppConfigurationError,
+    ConnectionFailedError,
+    ConnectionNotMadeError,
+    InvalidResponseError,
+    TikTokBusinessError,
+)
+from .masking import SecretBytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import requests
+
+__all__ = ["Transport"]
+
+MAX_BODY_BYTES = 2 * 1024 * 1024  # the largest answer is a page of comments, far below this
+READ_BYTES = 16 * 1024  # at most, in one read; unpacked data can be a thousand times as long
+MAX_RETRY_AFTER_SECONDS = 86400.0  # TikTok's longest limit ends at midnight UTC
+
+
+class Transport:
+    """The connections of one client; they belong to one thread.
+
+    ``timeout`` is in seconds: for connecting (each address of the host), for each wait on the
+    answer, and once more for the whole body, so that a body that trickles in ends after at most
+    twice that. Not bounded are the look-up of the host's name and headers that trickle in: the
+    standard library offers no place to stand between them.
+    """
+
+    def __init__(
+        self, *, timeout: float, session_factory: Callable[[], requests.Session] | None
+    ) -> None:
+        self._timeout = timeout
+        self._session_factory = session_factory
+        self._session: requests.Session | None = None
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    @sensitive_variables()
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        query: Mapping[str, Any] | None,
+        content: SecretBytes | None,
+        headers: Mapping[str, str],
+        secrets: Sequence[str],
+    ) -> Answer | TikTokBusinessError:
+        """Send a request; an error is returned. Only what the session factory raises is raised."""
+        if self._session is None:
+            self._session = self._new_session()
+        session = self._session
+        try:
+            with session.request(
+                method,
+                url,
+                params=query,
+                data=content,
+                headers=headers,
+                timeout=self._timeout,
+                stream=True,
+                # A redirect would take the token header along.
+                allow_redirects=False,
+                hooks={"response": [*session.hooks["response"], _forget_redirect]},
+                # Without it, .netrc or a URL with a password would add an Authorization header.
+                auth=session.auth or _leave_unchanged,
+            ) as response:
+                body = self._read(response)
+                if isinstance(body, TikTokBusinessError):
+                    return body
+                retry_after = _seconds(response.headers.get("Retry-After"))
+                return Answer(response.status_code, body, retry_after, secrets)
+        except Exception as error:  # noqa: BLE001 -- any of them may hold a token
+            return self._failure(error)
+
+    def _new_session(self) -> requests.Session:
+        # Costly to import, and most processes never call TikTok.
+        from http.cookiejar import DefaultCookiePolicy
+
+        import requests
+
+        session = (self._session_factory or requests.Session)()
+        # One account's answer must not leave a cookie in the calls of the next.
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+        return session
+
+    def _read(self, response: requests.Response) -> SecretBytes | TikTokBusinessError:
+        deadline = time.monotonic() + self._timeout
+        body = BytesIO()  # whose repr shows nothing, should the process be told to stop right here
+        for piece in _pieces(response):
+            body.write(piece)
+            if body.tell() > MAX_BODY_BYTES:
+                return InvalidResponseError(
+                    "TikTok's answer is too large.", http_status=response.status_code
+                )
+            if time.monotonic() > deadline:
+                return self._too_slow()
+        return SecretBytes(body.getvalue())
+
+    def _failure(self, error: Exception) -> TikTokBusinessError:
+        names = [type(link).__name__ for link in _chain(error)]
+        kind = " / ".join(names)
+        if _BAD_URL.intersection(names):
+            return AppConfigurationError(
+                f"API_BASE_URL, or the address of the proxy, cannot be used: {kind}."
+            )
+        if _BEFORE_SENDING.intersection(names) and not _MAYBE_SENT.intersection(names):
+            return ConnectionNotMadeError(f"TikTok cannot be reached: {kind}.")
+        if _TIMEOUT.intersection(names):
+            return self._too_slow()
+        if _NOT_DECODABLE.intersection(names):
+            return InvalidResponseError("TikTok's answer cannot be unpacked.")
+        return ConnectionFailedError(
+            f"The connection to TikTok broke: {kind}; it may have acted on the request."
+        )
+
+    def _too_slow(self) -> ConnectionFailedError:
+        return ConnectionFailedError(
+            f"TikTok did not answer within {self._timeout:g} seconds; "
+            "it may have acted on the request."
+        )
+
+
+# Exceptions of requests, urllib3 and the standard library, by name: the versions of urllib3 differ
+# in where they are and what they inherit. In doubt a request was sent.
+_BAD_URL = frozenset({"InvalidProxyURL", "InvalidSchema", "InvalidURL", "MissingSchema"})
+_BEFORE_SENDING = frozenset(
+    {
+        "ConnectTimeoutError",
+        "NameResolutionError",
+        "NewConnectionError",  # refused, no route
+        "ProxyError",  # the proxy is out of reach, or does not make the connection
+        "SSLCertVerificationError",
+    }
+)
+# With urllib3 1 any error of a connection through a proxy is a ProxyError.
+_MAYBE_SENT = frozenset(
+    {"BrokenPipeError", "ConnectionAbortedError", "ConnectionResetError", "RemoteDisconnected"}
+)
+_TIMEOUT = frozenset({"ReadTimeout", "ReadTimeoutError"})
+_NOT_DECODABLE = frozenset({"ContentDecodingError", "DecodeError"})
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception and what it wraps: `requests` and urllib3 pass it on in one of three places."""
+    link: BaseException | None = error
+    for _ in range(8):
+        if link is None:
+            return
+        yield link
+        inner = (getattr(link, "reason", None), getattr(link, "original_error", None), *link.args)
+        link = next((value for value in inner if isinstance(value, BaseException)), None)
+
+
+def _pieces(response: requests.Response) -> Iterator[bytes]:
+    """The unpacked body as it comes in: no piece takes more than one wait on the network."""
+    read1 = getattr(response.raw, "read1", None)
+    if read1 is None:  # urllib3 1: it waits until it has all that was asked for
+        yield from response.iter_content(1)
+        return
+    is_empty = True
+    while piece := read1(READ_BYTES, decode_content=True):
+        is_empty = False
+        yield piece
+    if is_empty:
+        yield response.content  # what a hook of the session has read before us
+
+
+def _forget_redirect(response: requests.Response, **_: Any) -> None:
+    """Keep `requests` from preparing the next request: it would read the whole body for that."""
+    response.headers.pop("Location", None)
+
+
+def _leave_unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+def _seconds(header: str | None) -> float | None:
+    """Retry-After, as seconds or as an HTTP date, at most a day; None when missing or nonsense."""
+    if header is None:
+        return None
+    text = header.strip()
+    if text.isdecimal():
+        return min(float(text), MAX_RETRY_AFTER_SECONDS)
+    try:
+        at = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    remaining = (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    return min(max(remaining, 0.0), MAX_RETRY_AFTER_SECONDS)
