@@ -18,7 +18,8 @@ FOR_ALL = {"", "exceptions", "masking"}
 # `transport` belong to the client, `durable` and `batch` to the refresh engine.
 MAY_IMPORT: dict[str, set[str]] = {
     "": set(),
-    "admin": {"conf", "models", "services"},
+    "admin": {"admin_columns", "conf", "models", "presentation", "services"},
+    "admin_columns": {"conf", "models", "presentation"},
     "answers": set(),
     "apps": {"checks"},
     "batch": {"answers", "client", "models", "refresh"},
@@ -35,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "masking": set(),
     "migrations": {"fields"},
     "models": {"conf", "fields"},
+    "presentation": {"models", "services"},
     "refresh": {"answers", "client", "conf", "durable", "models", "signals"},
     "services": {
         "answers",

@@ -1,0 +1,266 @@
+"""What the admin shows of an account, and what the list can be narrowed by; changes nothing.
+
+No token, claim or version is shown, loaded into a form, searched or filtered by.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.db.models import F
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from . import conf
+from .models import BusinessAccount, Health
+from .presentation import figure, health_badge, picture, scope_list, time_element, time_in_full
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.contrib.admin.options import ModelAdmin
+    from django.db.models import QuerySet
+    from django.http import HttpRequest
+
+    _ModelAdmin = ModelAdmin[BusinessAccount]
+else:  # not subscriptable at run time
+    _ModelAdmin = admin.ModelAdmin
+
+__all__ = ["AccountColumns", "HealthFilter", "RefreshTokenFilter"]
+
+# A filter in the URL may not even ask whether these are set.
+_INTERNAL_COLUMNS = {
+    "access_token",
+    "refresh_token",
+    "claim_id",
+    "claim_expires_at",
+    "credentials_version",
+}
+
+
+class HealthFilter(admin.SimpleListFilter):
+    """By `Health`; not "cannot decrypt", because the database cannot tell."""
+
+    title = gettext_lazy("health")
+    parameter_name = "health"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        known = [health for health in Health if health is not Health.UNDECRYPTABLE]
+        return [(health.value, str(health.label)) for health in known]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        value = self.value()
+        if value is None:
+            return queryset
+        if value not in Health.values:
+            raise IncorrectLookupParameters(value)
+        accounts: QuerySet[Any] = queryset.in_health(value)  # type: ignore[attr-defined]
+        return accounts
+
+
+class RefreshTokenFilter(admin.SimpleListFilter):
+    """By the time at which the refresh token, and with it the consent, ends."""
+
+    title = gettext_lazy("refresh token")
+    parameter_name = "refresh_token_ends"
+    periods = ("7", "30", "90")  # days
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        within = [(days, _("ends within %(days)s days") % {"days": days}) for days in self.periods]
+        return [*within, ("ended", _("has ended"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        value, now = self.value(), timezone.now()
+        if value is None:
+            return queryset
+        if value == "ended":
+            return queryset.filter(refresh_token_expires_at__lte=now)
+        if value not in self.periods:
+            raise IncorrectLookupParameters(value)
+        until = now + timedelta(days=int(value))
+        return queryset.filter(
+            refresh_token_expires_at__gt=now, refresh_token_expires_at__lte=until
+        )
+
+
+def _column(field: str, show: Callable[[Any], str]) -> Callable[[Any, BusinessAccount], str]:
+    """A column for the model's ``field``, named and sorted as the field is."""
+    name = BusinessAccount._meta.get_field(field).verbose_name  # type: ignore[union-attr]
+
+    @admin.display(description=name, ordering=field)
+    def column(self: Any, account: BusinessAccount) -> str:
+        return show(getattr(account, field))
+
+    return column
+
+
+def _time_or_never(instant: Any) -> str:
+    return time_element(instant, unknown=_("never"))
+
+
+def _text(value: Any) -> str:
+    # Not localized: codes and ids are no quantities.
+    return "-" if value in (None, "") else str(value)
+
+
+class AccountColumns(_ModelAdmin):
+    """The read-only side of the admin of `BusinessAccount`."""
+
+    list_display = (
+        "account",
+        "handle",
+        "followers",
+        "state",
+        "access_token_expiry",
+        "refresh_token_expiry",
+        "owner",
+        "profile_sync",
+    )
+    list_filter = (HealthFilter, RefreshTokenFilter, ("owner", admin.RelatedOnlyFieldListFilter))
+    list_select_related = ("owner",)
+    ordering = (F("connected_at").desc(nulls_last=True), "-pk")
+    search_fields = ("username", "display_name", "open_id")
+    search_help_text = gettext_lazy("Search by name, handle or open id")
+    raw_id_fields = ("owner",)
+    readonly_fields = (
+        "large_picture",
+        "display_name",
+        "handle",
+        "bio",
+        "followers",
+        "following",
+        "likes",
+        "videos",
+        "is_verified",
+        "is_business_account",
+        "profile_sync",
+        "state",
+        "connected",
+        "access_token_life",
+        "next_refresh",
+        "last_refresh",
+        "refresh_token_life",
+        "granted",
+        "missing",
+        "last_error_message",
+        "error_code",
+        "error_request_id",
+        "error_time",
+        "consecutive_failures",
+        "open_id",
+        "app_id",
+    )
+
+    def get_fieldsets(
+        self, request: HttpRequest, obj: BusinessAccount | None = None
+    ) -> list[tuple[Any, Any]]:
+        account = ("large_picture", "display_name", "handle", "state", "owner")
+        error = (
+            "last_error_message",
+            "error_code",
+            "error_request_id",
+            "error_time",
+            "consecutive_failures",
+        )
+        tokens = (
+            "connected",
+            "last_refresh",
+            "access_token_life",
+            "next_refresh",
+            "refresh_token_life",
+        )
+        profile = (
+            "bio",
+            ("followers", "following", "likes", "videos"),
+            ("is_verified", "is_business_account"),
+            "profile_sync",
+        )
+        sections = [
+            (None, account),
+            (_("Last error"), error if obj is not None and obj.last_error_at else ()),
+            (_("Life of the tokens"), tokens),
+            (_("Permissions"), ("granted", "missing")),
+            (_("Profile"), profile),
+            (_("Identity at TikTok"), ("open_id", "app_id")),
+        ]
+        return [(title, {"fields": fields}) for title, fields in sections if fields]
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        if lookup.partition("__")[0] in _INTERNAL_COLUMNS:
+            return False
+        return super().lookup_allowed(lookup, value, request)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[BusinessAccount], search_term: str
+    ) -> tuple[QuerySet[BusinessAccount], bool]:
+        # Handles are written with an @ and stored without.
+        return super().get_search_results(request, queryset, search_term.lstrip("@"))
+
+    @admin.display(description=gettext_lazy("account"), ordering="display_name")
+    def account(self, account: BusinessAccount) -> str:
+        return format_html(
+            '<span class="tiktok-account">{}<span>{}</span></span>',
+            picture(account),
+            account.label,
+        )
+
+    @admin.display(description=gettext_lazy("picture"))
+    def large_picture(self, account: BusinessAccount) -> str:
+        return format_html('<div class="tiktok-large">{}</div>', picture(account))
+
+    @admin.display(description=gettext_lazy("handle"), ordering="username")
+    def handle(self, account: BusinessAccount) -> str:
+        text = f"@{account.username}" if account.username else _("profile")
+        if not account.profile_link:
+            return "-"
+        return format_html(
+            '<a href="{}" target="_blank" rel="noopener noreferrer">{}</a>',
+            account.profile_link,
+            text,
+        )
+
+    @admin.display(description=gettext_lazy("health"))
+    def state(self, account: BusinessAccount) -> str:
+        badge = health_badge(account)
+        if account.app_id == conf.APP_ID:
+            return badge
+        other = _("other app: not refreshed")
+        return format_html('{} <span class="tiktok-badge">{}</span>', badge, other)
+
+    @admin.display(description=gettext_lazy("next refresh"))
+    def next_refresh(self, account: BusinessAccount) -> str:
+        if account.status != account.Status.ACTIVE or account.app_id != conf.APP_ID:
+            return _("none planned")
+        expires_at = account.access_token_expires_at
+        due_at = expires_at and expires_at - timedelta(seconds=conf.REFRESH_WITHIN_SECONDS)
+        if due_at is None or due_at <= timezone.now():
+            return _("with the next run of “manage.py refresh_tokens”")
+        return time_in_full(due_at)
+
+    @admin.display(description=gettext_lazy("granted"))
+    def granted(self, account: BusinessAccount) -> str:
+        return scope_list(account.scopes) or _("none")
+
+    @admin.display(description=gettext_lazy("missing"))
+    def missing(self, account: BusinessAccount) -> str:
+        return scope_list(account.missing_scopes) or _("none")
+
+    followers = _column("followers_count", figure)
+    following = _column("following_count", figure)
+    likes = _column("likes_count", figure)
+    videos = _column("videos_count", figure)
+    access_token_expiry = _column("access_token_expires_at", time_element)
+    refresh_token_expiry = _column("refresh_token_expires_at", time_element)
+    profile_sync = _column("profile_synced_at", _time_or_never)
+    connected = _column("connected_at", time_in_full)
+    access_token_life = _column("access_token_expires_at", time_in_full)
+    refresh_token_life = _column("refresh_token_expires_at", time_in_full)
+    last_refresh = _column("last_refreshed_at", time_in_full)
+    error_time = _column("last_error_at", time_in_full)
+    error_code = _column("last_error_code", _text)
+    error_request_id = _column("last_error_request_id", _text)
