@@ -1,0 +1,146 @@
+"""The browser's way to TikTok's consent page and back, as the session remembers it.
+
+A start leaves an `Attempt` in the session and a random state in the authorization URL; TikTok
+returns the state with its `Answer`. Only the user who started, in that session, within
+STATE_MAX_AGE_SECONDS, can use the answer, and only once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+import time
+from typing import TYPE_CHECKING, TypedDict
+
+from django.contrib.sessions.backends.base import UpdateError
+from django.core.cache import caches
+from django.http import QueryDict
+from django.utils.crypto import constant_time_compare
+
+from . import conf
+from .masking import Secret
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+__all__ = ["Answer", "Attempt", "find", "is_expired", "is_first", "save", "start"]
+
+logger = logging.getLogger("tiktok_business")
+
+SESSION_KEY = "tiktok_business_states"
+ATTEMPTS_KEPT = 5  # tabs in which a user may be connecting at once
+
+# With any of these in the query there was no consent, even when a code comes along. TikTok's page
+# "OAuth error handling" (developers.tiktok.com, 2026-11-22) names the parameters and the errors;
+# other text is not repeated, because anybody can write such a query.
+_REFUSALS = ("error", "error_code", "error_description", "error_reason")
+_KNOWN_ERRORS = {
+    "access_denied",
+    "invalid_client",
+    "invalid_grant",
+    "invalid_request",
+    "invalid_scope",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "unsupported_response_type",
+}
+
+
+class Attempt(TypedDict):
+    """One visit to the consent page, as JSON in the session of who started it."""
+
+    digest: str  # of the state; the state itself is nowhere but on its way through TikTok
+    user: str  # primary key
+    started_at: int  # Unix seconds
+    next_url: str
+    redirect_uri: str  # has to be the same, to the letter, when the code is exchanged
+    is_answered: bool
+    ended_at: str  # the URL that shows the connected account, "" while there is none
+
+
+def start(request: HttpRequest, *, next_url: str, redirect_uri: str) -> str:
+    """Begin an attempt and return its state. Of older ones a handful stays, for other tabs."""
+    state = secrets.token_urlsafe(32)
+    attempt: Attempt = {
+        "digest": _digest(state),
+        "user": str(request.user.pk),
+        "started_at": int(time.time()),
+        "next_url": next_url,
+        "redirect_uri": redirect_uri,
+        "is_answered": False,
+        "ended_at": "",
+    }
+    known = [known for known in request.session.get(SESSION_KEY, []) if not is_expired(known)]
+    request.session[SESSION_KEY] = [*known, attempt][-ATTEMPTS_KEPT:]
+    return state
+
+
+def find(request: HttpRequest, state: str) -> Attempt | None:
+    """The attempt that ``state`` belongs to; to change it, change it and call `save`."""
+    digest = _digest(state)
+    found = None
+    for attempt in request.session.get(SESSION_KEY, []):  # to the end: the time tells nothing
+        if constant_time_compare(attempt["digest"], digest):
+            found = attempt
+    return found
+
+
+def is_expired(attempt: Attempt) -> bool:
+    return time.time() - attempt["started_at"] > conf.STATE_MAX_AGE_SECONDS
+
+
+def save(request: HttpRequest) -> bool:
+    """Save the session now, not with the response; False when the user has logged out meanwhile."""
+    request.session.modified = True
+    try:
+        request.session.save()
+    except UpdateError:
+        request.session.flush()  # or the middleware would fail to save it once more
+        return False
+    return True
+
+
+def is_first(attempt: Attempt) -> bool:
+    """Whether no other request is at work on this attempt's answer.
+
+    Two requests at once (a double click, a prefetch) have both read the session before either
+    wrote it; the cache lets one of them pass. Where the cache is down or not shared by the
+    processes, only the session tells the second from the first.
+    """
+    alias, timeout_seconds = conf.CACHE_ALIAS, conf.STATE_MAX_AGE_SECONDS + 60
+    key = f"tiktok_business.state.{attempt['digest']}"
+    try:
+        return caches[alias].add(key, 1, timeout=timeout_seconds)
+    except Exception as error:  # noqa: BLE001 -- each cache backend has errors of its own
+        logger.warning("The cache %s does not work: %s", alias, type(error).__name__)
+        return True
+
+
+def _digest(state: str) -> str:
+    return hashlib.sha256(state.encode()).hexdigest()
+
+
+class Answer:
+    """What TikTok put into the query of the redirect. Taking it removes it from the request.
+
+    From then on no error report, log line or middleware finds the code there, and neither do the
+    access logs that gunicorn and uvicorn write, from the same mappings, when all is done.
+    """
+
+    def __init__(self, request: HttpRequest) -> None:
+        query = request.GET
+        self.is_ambiguous = any(len(values) > 1 for _, values in query.lists())
+        self.state = Secret(query.get("state", ""))
+        # TikTok's documentation calls it both, other TikTok products send both.
+        self.code = Secret(query.get("code") or query.get("auth_code") or "")
+        self.is_refusal = any(name in query for name in _REFUSALS)
+        error = query.get("error", "")
+        self.reason = error if error in _KNOWN_ERRORS else "reason unknown"
+        request.GET = QueryDict()
+        request.META["QUERY_STRING"] = ""
+        for name in ("RAW_URI", "REQUEST_URI", "UNENCODED_URL"):
+            if name in request.META:
+                request.META[name] = request.META[name].partition("?")[0]
+        if (scope := getattr(request, "scope", None)) is not None:
+            scope["query_string"] = b""
