@@ -37,16 +37,19 @@ def persisted(write: Callable[[], T], using: str) -> T:
 
     Inside a transaction there is nothing to wait for: it is broken with its first error.
     """
+    connection = connections[using]
+    # Not get_autocommit(): it would connect, and the database may be away.
+    is_manual = connection.connection is not None and not connection.autocommit
     deadline = time.monotonic() + SAVE_PATIENCE_SECONDS
     pause = POLL_SECONDS
     while True:
         try:
             return write()
         except (OperationalError, InterfaceError):
-            if connections[using].in_atomic_block or time.monotonic() > deadline:
+            if connection.in_atomic_block or is_manual or time.monotonic() > deadline:
                 logger.critical("An answer of TikTok could not be stored: the database is away.")
                 raise
-            connections[using].close()
+            connection.close()
             time.sleep(pause)
             pause = min(pause * 2, 5)
 

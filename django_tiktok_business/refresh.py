@@ -24,7 +24,7 @@ import uuid
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models import BooleanField, ExpressionWrapper, F, Q, Value
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -52,6 +52,8 @@ from .models import BusinessAccount
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from django.dispatch import Signal
 
     from .models import BusinessAccountQuerySet
 
@@ -354,9 +356,19 @@ def _adopt(account: BusinessAccount, using: str) -> TikTokBusinessError | None:
     return None
 
 
-def send_after_commit(signal: Any, account: BusinessAccount, using: str, **arguments: Any) -> None:
-    """Send a signal of ours when what it tells is committed."""
-    transaction.on_commit(
-        lambda: signal.send_robust(sender=BusinessAccount, account=account, **arguments),
-        using=using,
-    )
+def send_after_commit(
+    signal: Signal, account: BusinessAccount, using: str, **arguments: Any
+) -> None:
+    """Send a signal of ours when what it tells is committed.
+
+    Where the caller manages its transactions by hand, nobody can say when that is: it is sent now.
+    """
+
+    def send() -> None:
+        signal.send_robust(sender=BusinessAccount, account=account, **arguments)
+
+    connection = connections[using]
+    if connection.in_atomic_block or connection.get_autocommit():
+        transaction.on_commit(send, using=using)
+    else:
+        send()

@@ -84,19 +84,19 @@ def connect_account(user: Any, *, code: str, redirect_uri: str) -> BusinessAccou
         "claim_expires_at": None,
     }
 
-    def store() -> tuple[BusinessAccount, bool]:
+    def store() -> BusinessAccount:
         rows = BusinessAccount.objects.using(using)
         for _ in range(3):
             known = rows.filter(**identity).first()
             if known is None:
                 try:
                     with transaction.atomic(using=using):
-                        created = rows.create(
+                        new = rows.create(
                             **identity, owner=user, **{**changes, "credentials_version": 1}
                         )
                 except IntegrityError:  # another request connects the same account
                     continue
-                return created, True
+                return connected(new, created=True)
             if known.owner_id not in (None, user.pk) and not user.has_perm(
                 "tiktok_business.change_businessaccount"
             ):
@@ -104,13 +104,15 @@ def connect_account(user: Any, *, code: str, redirect_uri: str) -> BusinessAccou
             same_owner = rows.filter(pk=known.pk, owner=known.owner_id)
             if same_owner.update(**changes, owner=known.owner_id or user.pk):
                 known.refresh_from_db(using=using)
-                return known, False
+                return connected(known, created=False)
         raise AccountBusyError("The account is being connected or changed by somebody else.")
 
-    account, is_new = durable.committed(lambda: durable.persisted(store, using), using)
-    logger.info("Account %s is connected.", account.open_id)
-    refresh.send_after_commit(signals.account_connected, account, using, created=is_new)
-    return account
+    def connected(account: BusinessAccount, *, created: bool) -> BusinessAccount:
+        logger.info("Account %s is connected.", account.open_id)
+        refresh.send_after_commit(signals.account_connected, account, using, created=created)
+        return account
+
+    return durable.committed(lambda: durable.persisted(store, using), using)
 
 
 def get_access_token(account: BusinessAccount, *, min_validity_seconds: float | None = None) -> str:
@@ -274,12 +276,11 @@ def disconnect_account(account: BusinessAccount) -> TikTokBusinessError | None:
             raise AccountBusyError("The account has just been connected again.")
         row.refresh_from_db(using=using)
         _take_over(account, row)
+        logger.info("Account %s is disconnected.", account.open_id)
+        refresh.send_after_commit(signals.account_disconnected, account, using, error=error)
         return error
 
-    error = durable.committed(clear, using)
-    logger.info("Account %s is disconnected.", account.open_id)
-    refresh.send_after_commit(signals.account_disconnected, account, using, error=error)
-    return error
+    return durable.committed(clear, using)
 
 
 def _revoke(row: BusinessAccount) -> TikTokBusinessError | None:
