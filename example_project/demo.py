@@ -24,14 +24,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
+from browser import Browser, Page, PageError, without_query
 
 PROJECT = Path(__file__).resolve().parent
 LOGIN = ("demo", "demo")  # of a site that only this machine can reach
@@ -39,7 +38,7 @@ ADMIN_OF_ACCOUNTS = "/admin/tiktok_business/businessaccount/"
 APP_ID = "7000000000000000001"
 SHORT_LIFE_SECONDS = 1200  # due for a refresh, but long enough for reading the profile
 DAY_SECONDS = 86_400
-PATIENCE_SECONDS = 30  # for a server to start, for a page to arrive
+PATIENCE_SECONDS = 30  # for a server to start or to answer
 
 
 class DemoError(Exception):
@@ -48,102 +47,6 @@ class DemoError(Exception):
 
 class Stopped(Exception):  # noqa: N818 - what happened is not an error
     """Ctrl-C, SIGTERM or a closed terminal."""
-
-
-# A browser
-
-
-@dataclass
-class Form:
-    action: str = ""
-    fields: list[tuple[str, str]] = field(default_factory=list)
-
-
-class Page(HTMLParser):
-    """The parts of a page that the tour uses: its heading and its forms."""
-
-    def __init__(self, response: requests.Response) -> None:
-        super().__init__()
-        self.url = response.url
-        self.text = response.text
-        self.forms: list[Form] = []
-        self.heading = ""
-        self._in_heading = False
-        self._open_form: Form | None = None
-        self.feed(response.text)
-        self.close()
-        self.heading = " ".join(self.heading.split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        if tag == "h1":
-            self._in_heading = True
-            self.heading = ""  # Django's admin has its name in one as well, above the page's
-        elif tag == "form":
-            self._open_form = Form(urljoin(self.url, given.get("action") or ""))
-            self.forms.append(self._open_form)
-        elif tag == "input" and self._open_form is not None:
-            is_choice = given.get("type") in ("radio", "checkbox")
-            is_button = given.get("type") == "submit"
-            if given.get("name") and not is_button and (not is_choice or "checked" in given):
-                self._open_form.fields.append((given["name"] or "", given.get("value") or ""))
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "h1":
-            self._in_heading = False
-        elif tag == "form":
-            self._open_form = None
-
-    def handle_data(self, data: str) -> None:
-        if self._in_heading:
-            self.heading += data
-
-    def form(self, path: str) -> Form:
-        """The form that is sent to this path."""
-        for form in self.forms:
-            if urlsplit(form.action).path == path:
-                return form
-        raise DemoError(f'The page "{self.heading}" ({_without_query(self.url)}) has no form.')
-
-
-class Browser:
-    """Keeps cookies and follows redirects, from one site to the other and back."""
-
-    def __init__(self) -> None:
-        self._session = requests.Session()
-        self._session.trust_env = False  # a proxy could not reach this machine's own ports
-
-    def get(self, url: str) -> Page:
-        return self._page(self._session.get(url, timeout=PATIENCE_SECONDS))
-
-    def submit(self, page: Page, path: str, **filled_in: str) -> Page:
-        """Send the page's form for ``path`` with some of its fields filled in."""
-        form = page.form(path)
-        fields = [pair for pair in form.fields if pair[0] not in filled_in]
-        return self._page(
-            self._session.post(
-                form.action,
-                data=[*fields, *filled_in.items()],
-                headers={"Referer": page.url},
-                timeout=PATIENCE_SECONDS,
-            )
-        )
-
-    @staticmethod
-    def _page(response: requests.Response) -> Page:
-        page = Page(response)
-        if response.status_code >= 500:
-            raise DemoError(
-                f"{_without_query(response.url)} answered {response.status_code}: {page.heading}"
-            )
-        return page
-
-
-def _without_query(url: str) -> str:
-    return url.partition("?")[0]
-
-
-# The tour
 
 
 class Demo:
@@ -248,7 +151,7 @@ class Demo:
     def deny(self) -> None:
         known = self.accounts()
         page = self.browser.submit(self.at_tiktok(), "/_simulator/consent", decision="deny")
-        if _without_query(page.url) != self.callback or self.accounts() != known:
+        if without_query(page.url) != self.callback or self.accounts() != known:
             raise DemoError(f'Denying ended on the page "{page.heading}".')
         self.say(f'Pressed "Deny" once: the page says "{page.heading}", nothing is stored')
 
@@ -505,12 +408,12 @@ def main() -> int:
         print("\nDone. Both servers are stopped.")
     except Stopped:
         print("\nStopped." if has_finished else "\nStopped before the end.")
-    except (DemoError, requests.RequestException, OSError, sqlite3.Error) as error:
+    except (DemoError, PageError, requests.RequestException, OSError, sqlite3.Error) as error:
         reason = str(error)
         if isinstance(error, requests.RequestException):
             # Its text may be the whole URL, with the authorization code.
             url = error.request.url if error.request is not None else None
-            reason = f"{type(error).__name__} at {_without_query(url or 'an unknown address')}"
+            reason = f"{type(error).__name__} at {without_query(url or 'an unknown address')}"
         print(f"\nThe demo failed: {reason}", file=sys.stderr)
         if demo is not None:
             print(f"Logs: {_shown(demo.folder)}", file=sys.stderr)

@@ -38,6 +38,7 @@ if env.bool("BEHIND_HTTPS_PROXY", default=False):
 ROOT_URLCONF = "example.urls"
 WSGI_APPLICATION = "example.wsgi.application"
 LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "home"
 USE_TZ = True
 TIME_ZONE = env.str("TIME_ZONE", default="UTC")
 STATIC_URL = "static/"
