@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
+from django.db import connections
 from django.test import override_settings
 
 from django_tiktok_business.simulator import Simulator
@@ -34,6 +36,8 @@ def meanwhile(event: Callable[[], object]) -> None:
 def _happen(response: requests.Response, **kwargs: Any) -> None:
     if _while_in_flight:
         _while_in_flight.pop(0)()
+        if threading.current_thread() is not threading.main_thread():
+            connections.close_all()
 
 
 @contextmanager
