@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "admin_columns": {"conf", "models", "presentation"},
     "answers": set(),
     "apps": {"checks"},
+    "attempts": {"conf"},
     "batch": {"answers", "client", "models", "refresh"},
     "checks": {"conf", "crypto"},
     "client": {"answers", "transport"},
@@ -36,8 +37,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "masking": set(),
     "migrations": {"fields"},
     "models": {"conf", "fields"},
+    "outcomes": set(),
     "presentation": {"models", "services"},
     "refresh": {"answers", "client", "conf", "durable", "models", "signals"},
+    "scopes": set(),
     "services": {
         "answers",
         "batch",
@@ -52,7 +55,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "simulator": {"simulator"},
     "transport": {"answers"},
     "urls": {"views"},
-    "views": {"conf", "models", "services"},
+    "views": {
+        "attempts",
+        "conf",
+        "models",
+        "outcomes",
+        "presentation",
+        "scopes",
+        "services",
+    },
 }
 
 # The cores that run without Django, or with next to nothing of it.
