@@ -296,9 +296,9 @@ def _repetition_of(secret: str) -> re.Pattern[str]:
 
 
 def _spellings(sign: str) -> str:
-    """A pattern for a character: itself, with a backslash, as in a URL, as in JSON."""
+    """A pattern for a character: itself, after backslashes, as in a URL, as in JSON."""
     in_url = "".join(f"%{byte:02x}" for byte in sign.encode("utf-8", "replace"))
-    return rf"(?:\\?{re.escape(sign)}|{in_url}|\\u{ord(sign):04x})"
+    return rf"(?:\\*{re.escape(sign)}|{in_url}|\\+u{ord(sign):04x})"
 
 
 # The second net: TikTok's tokens begin like this in all its samples.
