@@ -98,7 +98,12 @@ def committed(work: Callable[[], T], using: str) -> T:
         return pool.submit(on_own_connection).result()
 
 
-def save_after_rollback(save: Callable[[], object], using: str) -> None:
+def save_after_rollback(
+    save: Callable[[], object],
+    using: str,
+    *,
+    patience_seconds: float = 10 * SAVE_PATIENCE_SECONDS,
+) -> None:
     """Repeat a save once the caller's transaction on SQLite has ended.
 
     ``save`` is conditional: after a commit it matches no row. It waits for the write lock that the
@@ -106,7 +111,7 @@ def save_after_rollback(save: Callable[[], object], using: str) -> None:
     """
 
     def when_unlocked() -> None:
-        deadline = time.monotonic() + 10 * SAVE_PATIENCE_SECONDS
+        deadline = time.monotonic() + patience_seconds
         while time.monotonic() < deadline:
             try:
                 save()

@@ -177,7 +177,7 @@ def refresh_once(
     deadline = time.monotonic() + conf.CLAIM_SECONDS + LOCK_PATIENCE_SECONDS
     first: BusinessAccount | None = None
     while True:
-        row = _look(pk, using)
+        row, is_claim_free = _look(pk, using)
         first = first or row
         if is_good(row):
             return row
@@ -187,7 +187,7 @@ def refresh_once(
             raise AccountBusyError(
                 f"Another worker failed to refresh the account just now: {row.last_error_message}"
             )
-        if row.is_claim_free and (account := claim(pk, using)) is not None:
+        if is_claim_free and (account := claim(pk, using)) is not None:
             if is_good(account):
                 release(account, using)
                 return account
@@ -204,14 +204,10 @@ def refresh_once(
         time.sleep(POLL_SECONDS)
 
 
-def _look(pk: int, using: str) -> Any:
-    """The row, with ``is_claim_free`` by the database's clock."""
-    row = (
-        _rows(using)
-        .annotate(is_claim_free=ExpressionWrapper(_claim_is_free(), BooleanField()))
-        .filter(pk=pk)
-        .first()
-    )
+def _look(pk: int, using: str) -> tuple[BusinessAccount, bool]:
+    """The row, and whether its claim is free by the database's clock."""
+    is_claim_free = ExpressionWrapper(_claim_is_free(), BooleanField())
+    row: Any = _rows(using).annotate(is_claim_free=is_claim_free).filter(pk=pk).first()
     if row is None:
         raise AccountGoneError(
             "The account's row is gone, or the transaction that wrote it is not committed yet."
@@ -222,7 +218,7 @@ def _look(pk: int, using: str) -> Any:
         )
     if row.status == BusinessAccount.Status.REVOKED:
         raise ReauthorizationRequired("The account is disconnected.")
-    return row
+    return row, row.is_claim_free
 
 
 def rejected(account: BusinessAccount, error: APIError, using: str) -> TikTokBusinessError:

@@ -64,7 +64,7 @@ _PER_ENGINE: dict[str, dict[str, Any]] = {
 }
 DATABASES["default"].update(_PER_ENGINE.get(DATABASES["default"]["ENGINE"], {}))
 
-TIKTOK_BUSINESS = {
+TIKTOK_BUSINESS: dict[str, Any] = {
     "APP_ID": "7000000000000000001",
     "APP_SECRET": "simulator-app-secret-not-real",
     "ENCRYPTION_KEYS": ["test-only-Zr8vN2kXq5TgWb9YhJ4mLc7PdFs3RuEa"],

@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "fields": {"conf", "crypto"},
     "management": set(),
     "management.commands": set(),
-    "management.commands.refresh_tokens": {"services"},
+    "management.commands.refresh_tokens": {"conf", "models", "services"},
     "masking": set(),
     "migrations": {"fields"},
     "models": {"conf", "fields"},

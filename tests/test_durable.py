@@ -174,6 +174,21 @@ def test_answer_is_kept_in_memory_while_the_database_is_away() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
+def test_save_after_a_rollback_is_tried_until_the_lock_is_free() -> None:
+    write = Away(failures=2)
+    durable.save_after_rollback(write, "default")
+    wait_for_savers()
+    assert write.tries == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_save_that_is_given_up_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    durable.save_after_rollback(Away(failures=1000), "default", patience_seconds=0.2)
+    wait_for_savers()
+    assert "SQLite stayed locked" in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
 def test_broken_transaction_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     write = Away(failures=1)
     with transaction.atomic(), pytest.raises(OperationalError):

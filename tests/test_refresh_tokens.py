@@ -432,35 +432,32 @@ def test_stop_between_two_profiles_is_obeyed(simulator: Simulator) -> None:
 
 def test_every_repeats_and_survives_a_failing_database(simulator: Simulator) -> None:
     due(simulator, 1)
-    stdout, stderr = StringIO(), StringIO()
     table = connection.ops.quote_name(BusinessAccount._meta.db_table)
-    runs: list[str] = []
+    lines: list[str] = []
+
+    def rename(old: str, new: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER TABLE {old} RENAME TO {new}")
 
     class Watched(StringIO):
+        """What happens after each line that the command writes."""
+
         def write(self, text: str) -> int:
             if text.strip():
-                runs.append(text)
-            if len(runs) == 1:
-                with connection.cursor() as cursor:
-                    cursor.execute(f"ALTER TABLE {table} RENAME TO moved_away")
-            if len(runs) == 3:
-                signal.raise_signal(signal.SIGTERM)
-            return stdout.write(text)
+                lines.append(text.strip())
+                then = [
+                    lambda: rename(table, "moved_away"),
+                    lambda: rename("moved_away", table),
+                    lambda: signal.raise_signal(signal.SIGTERM),
+                ]
+                then[len(lines) - 1]()
+            return len(text)
 
-    class WatchedErrors(StringIO):
-        def write(self, text: str) -> int:
-            if text.strip():
-                runs.append(text)
-                with connection.cursor() as cursor:
-                    cursor.execute(f"ALTER TABLE moved_away RENAME TO {table}")
-            return stderr.write(text)
-
-    call_command("refresh_tokens", "--every", "1s", stdout=Watched(), stderr=WatchedErrors())
-    assert "The database failed" in stderr.getvalue()
-    assert stdout.getvalue().splitlines() == [
-        SUMMARY.format(1, 0, 0, 0, 0, "no"),
-        SUMMARY.format(0, 0, 0, 0, 0, "no"),
-    ]
+    call_command("refresh_tokens", "--every", "1s", stdout=Watched(), stderr=Watched())
+    first, second, third = lines
+    assert first == SUMMARY.format(1, 0, 0, 0, 0, "no")
+    assert "The database failed" in second
+    assert third == SUMMARY.format(0, 0, 0, 0, 0, "no")
 
 
 def test_second_signal_acts_as_usual(simulator: Simulator) -> None:
@@ -468,10 +465,9 @@ def test_second_signal_acts_as_usual(simulator: Simulator) -> None:
 
     class Impatient(StringIO):
         def write(self, text: str) -> int:
-            if text.strip():
-                signal.raise_signal(signal.SIGINT)  # asks to stop
-                signal.raise_signal(signal.SIGINT)  # insists
-            return len(text)
+            for _ in ("asks to stop", "insists"):
+                signal.raise_signal(signal.SIGINT)
+            return super().write(text)
 
     with pytest.raises(KeyboardInterrupt):
         call_command("refresh_tokens", "--every", "1h", stdout=Impatient())
@@ -513,10 +509,6 @@ def environment(base_url: str) -> dict[str, str]:
     }
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "django", "refresh_tokens", *arguments]
-
-
 def test_sigterm_finishes_the_calls_in_flight_saves_them_and_exits_0() -> None:
     with (
         running_simulator(strict=True, latency_seconds=0.5) as simulator,
@@ -524,7 +516,7 @@ def test_sigterm_finishes_the_calls_in_flight_saves_them_and_exits_0() -> None:
     ):
         accounts = [due(simulator, number) for number in range(1, 30)]
         process = subprocess.Popen(
-            command("--every", "1h", "--concurrency", "2"),
+            [sys.executable, "-m", "django", "refresh_tokens", "--every=1h", "--concurrency=2"],
             env=environment(base_url),
             cwd=ROOT,
             stdout=subprocess.PIPE,
@@ -543,17 +535,30 @@ def test_sigterm_finishes_the_calls_in_flight_saves_them_and_exits_0() -> None:
         assert not BusinessAccount.objects.exclude(claim_id="").exists()
 
 
-@pytest.mark.parametrize("bar", [True, False])
-def test_progress_is_drawn_on_a_terminal_only(bar: bool) -> None:
+WITHOUT_TQDM = (
+    "import sys; sys.modules['tqdm'] = None\n"
+    "from django.core.management import execute_from_command_line\n"
+    "execute_from_command_line(['django', 'refresh_tokens'])"
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "bar"),
+    [
+        (["-m", "django", "refresh_tokens", "--limit", "1"], True),
+        (["-m", "django", "refresh_tokens", "--no-progress"], False),
+        (["-c", WITHOUT_TQDM], False),
+    ],
+)
+def test_progress_is_drawn_on_a_terminal_if_tqdm_is_there(arguments: list[str], bar: bool) -> None:
     with running_simulator() as simulator, simulator.serve() as base_url:
         due(simulator, 1)
         due(simulator, 2)
         terminal, end = pty.openpty()
         termios.tcsetwinsize(end, (24, 80))
         try:
-            arguments = ["--limit", "1"] if bar else ["--no-progress"]
             result = subprocess.run(
-                command(*arguments),
+                [sys.executable, *arguments],
                 env=environment(base_url),
                 cwd=ROOT,
                 stdout=subprocess.PIPE,

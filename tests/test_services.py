@@ -238,6 +238,27 @@ def test_user_who_is_deleted_while_at_tiktok_gets_a_typed_error(simulator: Simul
     assert not BusinessAccount.objects.exists()
 
 
+class Newcomer:
+    """May change accounts; while that is asked for, somebody else changes the owner."""
+
+    pk = 0
+
+    def has_perm(self, permission: str) -> bool:
+        assert permission == "tiktok_business.change_businessaccount"
+        other = get_user_model().objects.get(username="bob")
+        BusinessAccount.objects.update(owner=other)
+        return True
+
+
+def test_f45_owner_that_changes_at_the_same_moment_is_kept(simulator: Simulator) -> None:
+    ada, bob = make_user("ada"), make_user("bob")
+    account = connect(simulator, owner=ada)
+    connect_account(Newcomer(), consent(simulator))
+    row = stored(account)
+    assert row.owner == bob
+    assert pair(row) == simulator.live_tokens(row.open_id)
+
+
 # get_access_token
 
 
@@ -387,7 +408,12 @@ def test_f03_f55_failing_profile_leaves_the_tokens_alone(simulator: Simulator) -
 
 
 def test_f04_missing_and_empty_profile_fields_do_not_overwrite(simulator: Simulator) -> None:
-    known = {"username": "kept", "display_name": "kept", "followers_count": 7, "bio": "gone"}
+    known: dict[str, Any] = {
+        "username": "kept",
+        "display_name": "kept",
+        "followers_count": 7,
+        "bio": "gone",
+    }
     account = connect(simulator, **known)
     simulator.fail_next(
         "missing_field", field=["username", "followers_count", "is_verified"], path=PROFILE
@@ -642,11 +668,13 @@ def test_profiles_come_after_the_tokens_and_their_failures_change_nothing(
 
 
 def test_profile_of_an_account_that_is_deleted_meanwhile_is_left_out(simulator: Simulator) -> None:
-    account = connect(simulator)
+    connect(simulator)
+
+    def delete(result: services.RefreshResult) -> None:
+        BusinessAccount.objects.filter(pk=result.pk).delete()
+
     report = services.refresh_due_accounts(
-        within=timedelta(days=2),
-        sync_profiles=True,
-        on_result=lambda result: account.delete(),
+        within=timedelta(days=2), sync_profiles=True, on_result=delete
     )
     assert report.refreshed == 1
     assert simulator.count(PROFILE) == 0
