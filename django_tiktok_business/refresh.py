@@ -65,6 +65,7 @@ __all__ = [
     "disconnect_changes",
     "refresh_once",
     "rejected",
+    "reload",
     "release",
     "send_after_commit",
     "settle",
@@ -160,7 +161,7 @@ def settle(
         return verdict or _adopt(account, using)
     release(account, using, **changes)
     logger.info("Account %s was not refreshed: %s", account.open_id, answer)
-    account.refresh_from_db(using=using)
+    reload(account, using)
     send_after_commit(signals.refresh_failed, account, using, error=answer)
     return answer
 
@@ -249,7 +250,7 @@ def _mark_rejected(
     if not persisted(lambda: same_pair.update(status=status, **changes), using):
         return None
     logger.warning("TikTok rejected the tokens of account %s: %s", account.open_id, verdict)
-    account.refresh_from_db(using=using)
+    reload(account, using)
     send_after_commit(signals.reauthorization_required, account, using, error=verdict)
     return verdict
 
@@ -315,7 +316,7 @@ def _save(account: BusinessAccount, grant: TokenGrant, using: str) -> bool:
     if saved and is_in_transaction(using):
         save_after_rollback(lambda: same_pair.update(**changes), using)
     if saved:
-        account.refresh_from_db(using=using)
+        reload(account, using)
     return bool(saved)
 
 
@@ -338,12 +339,19 @@ def release(account: BusinessAccount, using: str, **changes: Any) -> None:
     persisted(lambda: row.update(**changes, **_NO_CLAIM), using)
 
 
-def _adopt(account: BusinessAccount, using: str) -> TikTokBusinessError | None:
-    """The claim is lost: see what the one who has it, or had it, made of the account."""
-    sent_version = account.credentials_version
+def reload(account: BusinessAccount, using: str) -> bool:
+    """Bring the instance up to date; False when the row was deleted meanwhile."""
     try:
         account.refresh_from_db(using=using)
     except BusinessAccount.DoesNotExist:
+        return False
+    return True
+
+
+def _adopt(account: BusinessAccount, using: str) -> TikTokBusinessError | None:
+    """The claim is lost: see what the one who has it, or had it, made of the account."""
+    sent_version = account.credentials_version
+    if not reload(account, using):
         return AccountGoneError("The account was deleted during the refresh.")
     if account.status == BusinessAccount.Status.REVOKED:
         return ReauthorizationRequired("The account was disconnected during the refresh.")

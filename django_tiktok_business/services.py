@@ -102,8 +102,8 @@ def connect_account(user: Any, *, code: str, redirect_uri: str) -> BusinessAccou
             ):
                 raise AccountOwnedByAnotherUserError("Another user has connected this account.")
             same_owner = rows.filter(pk=known.pk, owner=known.owner_id)
-            if same_owner.update(**changes, owner=known.owner_id or user.pk):
-                known.refresh_from_db(using=using)
+            is_updated = same_owner.update(**changes, owner=known.owner_id or user.pk)
+            if is_updated and refresh.reload(known, using):
                 return connected(known, created=False)
         raise AccountBusyError("The account is being connected or changed by somebody else.")
 
@@ -180,7 +180,7 @@ def refresh_due_accounts(
     """
     stop = stop or threading.Event()
     rows: BusinessAccountQuerySet = BusinessAccount.objects.all()
-    if isinstance(accounts, BusinessAccountQuerySet):
+    if isinstance(accounts, BusinessAccountQuerySet) and not accounts.query.is_sliced:
         rows = accounts
     elif accounts is not None:
         rows = rows.filter(pk__in=[account.pk for account in accounts])
@@ -274,7 +274,7 @@ def disconnect_account(account: BusinessAccount) -> TikTokBusinessError | None:
         )
         if not cleared:
             raise AccountBusyError("The account has just been connected again.")
-        row.refresh_from_db(using=using)
+        refresh.reload(row, using)
         _take_over(account, row)
         logger.info("Account %s is disconnected.", account.open_id)
         refresh.send_after_commit(signals.account_disconnected, account, using, error=error)

@@ -320,6 +320,17 @@ def test_deletion_during_a_refresh_is_told(simulator: Simulator) -> None:
         services.refresh_account(account)
 
 
+@pytest.mark.parametrize("code", [40107, 50000])
+def test_deletion_during_a_refresh_that_fails_does_not_hide_the_failure(
+    simulator: Simulator, code: int
+) -> None:
+    account = connect(simulator)
+    simulator.fail_next("code", code=code, path=REFRESH)
+    meanwhile(lambda: BusinessAccount.objects.all().delete())
+    with pytest.raises((ServerError, AccountGoneError)):
+        services.refresh_account(account)
+
+
 def test_f11_edits_that_happen_during_a_refresh_are_kept(simulator: Simulator) -> None:
     account = connect(simulator)
     meanwhile(lambda: BusinessAccount.objects.filter(pk=account.pk).update(bio="edited"))

@@ -640,13 +640,12 @@ def test_batch_takes_what_is_due_and_reports_it(simulator: Simulator) -> None:
     assert pair(stored(fresh)) == pair(fresh)
 
 
-@pytest.mark.parametrize("as_list", [True, False])
-def test_batch_of_chosen_accounts(simulator: Simulator, as_list: bool) -> None:
+@pytest.mark.parametrize("kind", ["queryset", "slice", "list"])
+def test_batch_of_chosen_accounts(simulator: Simulator, kind: str) -> None:
     accounts = [connect(simulator, f"account_{number}") for number in range(3)]
     chosen = BusinessAccount.objects.filter(pk__in=[accounts[0].pk, accounts[2].pk])
-    report = services.refresh_due_accounts(
-        accounts=list(chosen) if as_list else chosen, within=timedelta(days=2)
-    )
+    choice = {"queryset": chosen, "slice": chosen[:2], "list": list(chosen)}[kind]
+    report = services.refresh_due_accounts(accounts=choice, within=timedelta(days=2))
     assert report.refreshed == 2
     assert pair(stored(accounts[1])) == pair(accounts[1])
 
