@@ -65,8 +65,8 @@ __all__ = [
     "disconnect_changes",
     "refresh_once",
     "rejected",
-    "reload",
     "release",
+    "reload",
     "send_after_commit",
     "settle",
 ]
