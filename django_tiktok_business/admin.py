@@ -338,8 +338,8 @@ class BusinessAccountAdmin(AccountColumns):
                 "%(count)d accounts are disconnected, and TikTok has confirmed it.",
                 len(confirmed),
             )
-            names = {"account": confirmed[0], "count": len(confirmed)}
-            self.message_user(request, text % names, messages.SUCCESS)
+            text %= {"account": confirmed[0], "count": len(confirmed)}
+            self.message_user(request, text, messages.SUCCESS)
         self._tell(request, messages.WARNING, unconfirmed)
         self._tell(request, messages.ERROR, failed)
         self._tell_left(request, len(connected) - len(attempts))

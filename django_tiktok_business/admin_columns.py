@@ -5,12 +5,15 @@ No token, claim or version is shown, loaded into a form, searched or filtered by
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
-from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.options import IS_POPUP_VAR, IncorrectLookupParameters
+from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
 from django.db.models import F
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
@@ -21,7 +24,7 @@ from .models import BusinessAccount, Health
 from .presentation import figure, health_badge, picture, scope_list, time_element, time_in_full
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from django.contrib.admin.options import ModelAdmin
     from django.db.models import QuerySet
@@ -88,13 +91,69 @@ class RefreshTokenFilter(admin.SimpleListFilter):
         )
 
 
-def _column(field: str, show: Callable[[Any], str]) -> Callable[[Any, BusinessAccount], str]:
+@dataclass(frozen=True)
+class _AccountColumn:
+    """Picture, name and handle in one cell of the list.
+
+    With links of its own, because the one that the admin puts around a whole cell leaves no room
+    for the link to TikTok. ``filters`` lead back to the same choice of accounts. Compared by
+    value: the list asks for its columns twice.
+    """
+
+    model_admin: AccountColumns
+    filters: str
+    short_description = gettext_lazy("account")
+    admin_order_field = "display_name"
+    __name__ = "account"
+
+    def __call__(self, account: BusinessAccount) -> str:
+        url = reverse(
+            f"admin:{account._meta.app_label}_{account._meta.model_name}_change",
+            args=[account.pk],
+            current_app=self.model_admin.admin_site.name,
+        )
+        return format_html(
+            '<span class="tiktok-account">{}<span><a href="{}">{}</a>{}</span></span>',
+            picture(account),
+            add_preserved_filters({"opts": account._meta, "preserved_filters": self.filters}, url),
+            account.label,
+            _handle(account),
+        )
+
+
+def _handle(account: BusinessAccount) -> str:
+    """The handle, or just "profile", as a link to TikTok; "" when there is nothing to link to."""
+    if not account.profile_link:
+        return ""
+    return format_html(
+        '<a class="tiktok-handle" href="{}" target="_blank" rel="noopener noreferrer">{}</a>',
+        account.profile_link,
+        f"@{account.username}" if account.username else _("profile"),
+    )
+
+
+def _column(
+    field: str, show: Callable[[Any], str], description: Any = None
+) -> Callable[[Any, BusinessAccount], str]:
     """A column for the model's ``field``, named and sorted as the field is."""
     name = BusinessAccount._meta.get_field(field).verbose_name  # type: ignore[union-attr]
 
-    @admin.display(description=name, ordering=field)
+    @admin.display(description=description or name, ordering=field)
     def column(self: Any, account: BusinessAccount) -> str:
         return show(getattr(account, field))
+
+    return column
+
+
+def _expiry_column(
+    field: str, show: Callable[..., str], description: Any = None
+) -> Callable[[Any, BusinessAccount], str]:
+    name = BusinessAccount._meta.get_field(field).verbose_name  # type: ignore[union-attr]
+
+    @admin.display(description=description or name, ordering=field)
+    def column(self: Any, account: BusinessAccount) -> str:
+        is_revoked = account.status == account.Status.REVOKED
+        return show(getattr(account, field), unknown="-" if is_revoked else None)
 
     return column
 
@@ -113,13 +172,12 @@ class AccountColumns(_ModelAdmin):
 
     list_display = (
         "account",
-        "handle",
-        "followers",
         "state",
+        "followers",
         "access_token_expiry",
         "refresh_token_expiry",
         "owner",
-        "profile_sync",
+        "last_sync",
     )
     list_filter = (HealthFilter, RefreshTokenFilter, ("owner", admin.RelatedOnlyFieldListFilter))
     list_select_related = ("owner",)
@@ -138,7 +196,7 @@ class AccountColumns(_ModelAdmin):
         "videos",
         "is_verified",
         "is_business_account",
-        "profile_sync",
+        "last_sync",
         "state",
         "connected",
         "access_token_life",
@@ -159,36 +217,48 @@ class AccountColumns(_ModelAdmin):
     def get_fieldsets(
         self, request: HttpRequest, obj: BusinessAccount | None = None
     ) -> list[tuple[Any, Any]]:
-        account = ("large_picture", "display_name", "handle", "state", "owner")
+        account = ("large_picture", ("display_name", "handle", "state"), "owner")
         error = (
             "last_error_message",
-            "error_code",
-            "error_request_id",
-            "error_time",
-            "consecutive_failures",
+            ("error_code", "error_request_id"),
+            ("error_time", "consecutive_failures"),
         )
         tokens = (
-            "connected",
-            "last_refresh",
-            "access_token_life",
-            "next_refresh",
-            "refresh_token_life",
+            ("access_token_life", "next_refresh", "last_refresh"),
+            ("refresh_token_life", "connected"),
+        )
+        about_tokens = _(
+            "The access token is renewed by “manage.py refresh_tokens”. The refresh token cannot "
+            "be prolonged: before it ends, the account holder has to connect again."
         )
         profile = (
             "bio",
             ("followers", "following", "likes", "videos"),
-            ("is_verified", "is_business_account"),
-            "profile_sync",
+            ("is_verified", "is_business_account", "last_sync"),
         )
-        sections = [
-            (None, account),
-            (_("Last error"), error if obj is not None and obj.last_error_at else ()),
-            (_("Life of the tokens"), tokens),
-            (_("Permissions"), ("granted", "missing")),
-            (_("Profile"), profile),
-            (_("Identity at TikTok"), ("open_id", "app_id")),
+        sections: list[tuple[str | None, Any, str]] = [
+            (None, account, ""),
+            (_("Last error"), error if obj is not None and obj.last_error_at else (), ""),
+            (_("Life of the tokens"), tokens, about_tokens),
+            (_("Permissions"), (("granted", "missing"),), ""),
+            (_("Profile"), profile, ""),
+            (_("Identity at TikTok"), (("open_id", "app_id"),), ""),
         ]
-        return [(title, {"fields": fields}) for title, fields in sections if fields]
+        return [
+            (title, {"fields": fields, "description": description})
+            for title, fields, description in sections
+            if fields
+        ]
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        if IS_POPUP_VAR in request.GET:
+            return list(self.list_display)
+        filters = self.get_preserved_filters(request)
+        return [_AccountColumn(self, filters), *self.list_display[1:]]
+
+    def get_list_display_links(self, request: HttpRequest, list_display: Sequence[Any]) -> Any:
+        # In a popup the admin's own link is what hands the choice to the form behind it.
+        return list_display[:1] if IS_POPUP_VAR in request.GET else None
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         if lookup.partition("__")[0] in _INTERNAL_COLUMNS:
@@ -213,16 +283,9 @@ class AccountColumns(_ModelAdmin):
     def large_picture(self, account: BusinessAccount) -> str:
         return format_html('<div class="tiktok-large">{}</div>', picture(account))
 
-    @admin.display(description=gettext_lazy("handle"), ordering="username")
+    @admin.display(description=gettext_lazy("handle"))
     def handle(self, account: BusinessAccount) -> str:
-        text = f"@{account.username}" if account.username else _("profile")
-        if not account.profile_link:
-            return "-"
-        return format_html(
-            '<a href="{}" target="_blank" rel="noopener noreferrer">{}</a>',
-            account.profile_link,
-            text,
-        )
+        return _handle(account) or "-"
 
     @admin.display(description=gettext_lazy("health"))
     def state(self, account: BusinessAccount) -> str:
@@ -254,13 +317,17 @@ class AccountColumns(_ModelAdmin):
     following = _column("following_count", figure)
     likes = _column("likes_count", figure)
     videos = _column("videos_count", figure)
-    access_token_expiry = _column("access_token_expires_at", time_element)
-    refresh_token_expiry = _column("refresh_token_expires_at", time_element)
-    profile_sync = _column("profile_synced_at", _time_or_never)
+    access_token_expiry = _expiry_column(
+        "access_token_expires_at", time_element, gettext_lazy("access token expires")
+    )
+    refresh_token_expiry = _expiry_column(
+        "refresh_token_expires_at", time_element, gettext_lazy("refresh token expires")
+    )
+    last_sync = _column("profile_synced_at", _time_or_never, gettext_lazy("last sync"))
     connected = _column("connected_at", time_in_full)
-    access_token_life = _column("access_token_expires_at", time_in_full)
-    refresh_token_life = _column("refresh_token_expires_at", time_in_full)
-    last_refresh = _column("last_refreshed_at", time_in_full)
+    access_token_life = _expiry_column("access_token_expires_at", time_in_full)
+    refresh_token_life = _expiry_column("refresh_token_expires_at", time_in_full)
+    last_refresh = _column("last_refreshed_at", _time_or_never)
     error_time = _column("last_error_at", time_in_full)
     error_code = _column("last_error_code", _text)
     error_request_id = _column("last_error_request_id", _text)
