@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Literal
+from copy import deepcopy
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from django.core.exceptions import FieldError
-from django.db import models
+from django.db import DEFAULT_DB_ALIAS, connections, models, transaction
 from django.db.models.expressions import Col
 from django.db.models.query_utils import DeferredAttribute
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models import Model, QuerySet
+    from django.db.models.base import ModelBase
 
     _BigIntegerField = models.BigIntegerField[Any, Any]
     _CharField = models.CharField[Any, Any]
@@ -48,9 +51,13 @@ __all__ = [
 class Ciphertext:
     """Encrypted text as it stands in the database: opaque, and never mistaken for the plaintext.
 
-    Not a ``str``, so that nothing can send or show it by accident. ``text`` is the stored text;
-    ``origin`` tells whether it was loaded from its row, sealed by us and perhaps not saved yet, or
-    read by a deserializer (``loaddata``).
+    Not a ``str``, so that nothing can send or show it by accident. ``text`` is the stored text, and
+    "" in an instance whose column is empty; ``origin`` tells whether it is what the row holds (or
+    held, should the instance be older), sealed by us and perhaps not saved yet, or read by a
+    deserializer (``loaddata``).
+
+    One that ``values()`` gave changes nothing when it is assigned to an instance; ``update()``
+    writes it.
     """
 
     __slots__ = ("origin", "text")
@@ -67,6 +74,12 @@ class Ciphertext:
 
     def __repr__(self) -> str:
         return "<encrypted>"
+
+
+class _Blank(str):
+    """``""`` on its way out of the database; an assigned ``""`` is not one."""
+
+    __slots__ = ()
 
 
 _sealing: ContextVar[bool] = ContextVar("tiktok_business_sealed", default=False)
@@ -90,9 +103,9 @@ class EncryptedAttribute(DeferredAttribute):
     def __get__(self, instance: Model | None, cls: type[Model] | None = None) -> Any:
         if instance is None:
             return self
-        value = super().__get__(instance, cls)
-        is_sealed = isinstance(value, Ciphertext) and value.origin != "serialized"
-        return self.field.unseal(value, instance) if is_sealed and not _sealing.get() else value
+        held = super().__get__(instance, cls)
+        is_sealed = isinstance(held, Ciphertext) and held.origin != "serialized"
+        return self.field.unseal(held, instance) if is_sealed and not _sealing.get() else held
 
     def __set__(self, instance: Model, value: Any) -> None:
         if value is not None and not isinstance(value, str | Ciphertext):
@@ -100,7 +113,13 @@ class EncryptedAttribute(DeferredAttribute):
                 f"{self.field.name} is encrypted and takes a string or None, not "
                 f"{type(value).__name__}."
             )
+        if isinstance(value, _Blank):
+            value = Ciphertext("", "row")
         instance.__dict__[self.field.attname] = Secret(value) if isinstance(value, str) else value
+
+    def __delete__(self, instance: Model) -> None:
+        # As with any other field: the next access loads the value again.
+        del instance.__dict__[self.field.attname]
 
 
 class _Unchanged(models.F):
@@ -143,6 +162,8 @@ class EncryptedTextField(_TextField):
 
     def seal(self, plaintext: str, instance: Model) -> Ciphertext:
         """Encrypt for the row of ``instance``, for use in a conditional ``update()``."""
+        if not plaintext:
+            return Ciphertext("", "sealed")
         text = crypto.encrypt(
             plaintext, secrets=conf.encryption_secrets(), context=self._context(instance)
         )
@@ -150,15 +171,17 @@ class EncryptedTextField(_TextField):
 
     def unseal(self, value: Ciphertext, instance: Model) -> Secret:
         """Decrypt; raises `DecryptionError` that names model, primary key and row."""
+        if not value.text:
+            return Secret()
         try:
             return crypto.decrypt(
                 value.text, secrets=conf.encryption_secrets(), context=self._context(instance)
             )
-        except DecryptionError as error:
+        except (DecryptionError, FieldError) as error:
             identity = ", ".join(f"{name}={getattr(instance, name)}" for name in self.bound_to)
             raise DecryptionError(
-                f"{self.name} of {instance._meta.verbose_name} {instance.pk} ({identity}) cannot "
-                f"be decrypted: {error}."
+                f"{self.name} of {instance._meta.object_name} {instance.pk} ({identity}) cannot "
+                f"be decrypted: {str(error).rstrip('.')}."
             ) from None
 
     def _context(self, instance: Model) -> bytes:
@@ -166,22 +189,27 @@ class EncryptedTextField(_TextField):
         if not all(identity):
             names = " and ".join(self.bound_to)
             raise FieldError(f"Set {names} before {self.name}, which is encrypted for its row.")
-        # JSON, so that no two lists of names give the same bytes.
-        return json.dumps([self.purpose, *identity]).encode()
+        # JSON, so that no two lists of names give the same bytes; text, because an app id that was
+        # given as a number comes back from the database as text.
+        return json.dumps([self.purpose, *map(str, identity)]).encode()
 
     # Into the database
 
-    def stored_value(self, instance: Model) -> Ciphertext | str | None:
+    def stored_value(self, instance: Model) -> Ciphertext | None:
         """The instance's value in its stored form: encrypted where it was assigned in plain."""
         with _sealed_reads():
-            value: Ciphertext | str | None = getattr(instance, self.attname)
-        return self.seal(value, instance) if isinstance(value, str) and value else value
+            held: Ciphertext | str | None = getattr(instance, self.attname)
+        return self.seal(held, instance) if isinstance(held, str) else held
 
     def pre_save(self, model_instance: Model, add: bool) -> Any:
         held = model_instance.__dict__.get(self.attname)
-        if isinstance(held, Ciphertext) and held.origin == "row" and not add:
+        is_in_row = isinstance(held, Ciphertext) and held.origin == "row"
+        if is_in_row and not add and not model_instance._state.adding:
             return _Unchanged(self.attname)
         stored = self.stored_value(model_instance)
+        if add and stored is not None:
+            # Holds once the INSERT has succeeded, and until then `adding` keeps it from counting.
+            stored = Ciphertext(stored.text, "row")
         model_instance.__dict__[self.attname] = stored
         return stored
 
@@ -198,8 +226,8 @@ class EncryptedTextField(_TextField):
         if value is None or value == "":
             return value
         raise FieldError(
-            f"{self.name} is encrypted for its row: save an instance, or update() with what "
-            "its seal() returns, not with a plain value."
+            f"{self.name} is encrypted for its row: save an instance, or update() with what its "
+            "seal() returns, not with a plain value. A fixture holds what dumpdata has written."
         )
 
     # Out of the database
@@ -207,15 +235,22 @@ class EncryptedTextField(_TextField):
     def from_db_value(
         self, value: str | None, expression: Any, connection: BaseDatabaseWrapper
     ) -> Ciphertext | str | None:
-        return Ciphertext(value, "row") if value else value
+        if value is None:
+            return None
+        return Ciphertext(value, "row") if value else _Blank()
+
+    # Lookups: equal texts are encrypted differently each time, so none could find anything.
 
     def get_lookup(self, lookup_name: str) -> Any:
         if lookup_name != "isnull":
-            raise FieldError(f"{self.name} is encrypted: only isnull can look it up.")
+            raise self._cannot_be_looked_up()
         return super().get_lookup(lookup_name)
 
     def get_transform(self, lookup_name: str) -> Any:
-        raise FieldError(f"{self.name} is encrypted: only isnull can look it up.")
+        raise self._cannot_be_looked_up()
+
+    def _cannot_be_looked_up(self) -> FieldError:
+        return FieldError(f"{self.name} is encrypted: only isnull can look it up.")
 
     # Forms and serializers see ciphertext or nothing.
 
@@ -225,6 +260,8 @@ class EncryptedTextField(_TextField):
     def clean(self, value: Any, model_instance: Model | None) -> Any:
         # Not through to_python(), which takes text of our format for ciphertext.
         self.validate(value, model_instance)
+        if isinstance(value, str):
+            self.run_validators(value)
         return value
 
     def to_python(self, value: Any) -> Any:
@@ -238,7 +275,7 @@ class EncryptedTextField(_TextField):
 
     def value_to_string(self, obj: Model) -> str:
         stored = self.stored_value(obj)
-        return stored.text if isinstance(stored, Ciphertext) else stored or ""
+        return "" if stored is None else stored.text
 
 
 class SealedModel(models.Model):
@@ -252,10 +289,61 @@ class SealedModel(models.Model):
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
-        for field in self._meta.concrete_fields:
-            if isinstance(field, EncryptedTextField) and field.attname in state:
+        for field in self._encrypted_fields():
+            if field.attname in state:
                 state[field.attname] = field.stored_value(self)
         return state
+
+    def __copy__(self) -> Self:
+        # Unlike a pickle, a copy stays in the process: what was assigned in plain stays so, also
+        # because the copy may be about to become another row.
+        clone = type(self).__new__(type(self))
+        clone.__dict__.update(super().__getstate__())
+        return clone
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        clone = memo[id(self)] = self.__copy__()
+        clone.__dict__.update(deepcopy(clone.__dict__, memo))
+        return clone
+
+    def save_base(
+        self,
+        raw: bool = False,
+        force_insert: bool | tuple[ModelBase, ...] = False,
+        force_update: bool = False,
+        using: str | None = None,
+        update_fields: Iterable[str] | None = None,
+    ) -> None:
+        super().save_base(
+            raw=raw,
+            force_insert=force_insert,
+            force_update=force_update,
+            using=using,
+            update_fields=update_fields,
+        )
+        saved = {
+            field.attname: held
+            for field in self._encrypted_fields()
+            if (update_fields is None or field.name in update_fields)
+            and isinstance(held := self.__dict__.get(field.attname), Ciphertext)
+            and held.origin != "row"
+        }
+        connection = connections[self._state.db or DEFAULT_DB_ALIAS]
+        # Not before the commit: what is rolled back has to be written by the next save(). Django
+        # knows no commits while autocommit is off.
+        if saved and (connection.in_atomic_block or connection.get_autocommit()):
+            transaction.on_commit(partial(self._mark_stored, saved), using=connection.alias)
+
+    @classmethod
+    def _encrypted_fields(cls) -> list[EncryptedTextField]:
+        fields = cls._meta.concrete_fields
+        return [field for field in fields if isinstance(field, EncryptedTextField)]
+
+    def _mark_stored(self, saved: dict[str, Ciphertext]) -> None:
+        """Have the next ``save()`` leave these columns alone: another worker may change them."""
+        for name, ciphertext in saved.items():
+            if self.__dict__.get(name) is ciphertext:
+                self.__dict__[name] = Ciphertext(ciphertext.text, "row")
 
     def refresh_from_db(
         self,

@@ -260,7 +260,7 @@ class BusinessAccount(SealedModel):
         host = _https_host(self.profile_url)
         if host == "tiktok.com" or host.endswith(".tiktok.com"):
             return self.profile_url
-        return f"https://www.tiktok.com/@{quote(self.username)}" if self.username else ""
+        return f"https://www.tiktok.com/@{quote(self.username, safe='')}" if self.username else ""
 
     @property
     def picture_url(self) -> str:
@@ -271,24 +271,31 @@ class BusinessAccount(SealedModel):
         """
         try:
             parts = urlsplit(self.profile_image_url)
-            expires = parse_qs(parts.query).get("x-expires", [""])[0]
+            expires_at = parse_qs(parts.query).get("x-expires", [""])[0]
+            has_ended = expires_at.isdecimal() and int(expires_at) <= timezone.now().timestamp()
         except ValueError:
             return ""
-        if expires.isdecimal() and int(expires) <= timezone.now().timestamp():
-            return ""
         # The simulator serves the pictures of its own accounts, without TLS.
-        is_simulated = parts.netloc == urlsplit(conf.API_BASE_URL).netloc
-        return self.profile_image_url if _https_host(self.profile_image_url) or is_simulated else ""
+        api = urlsplit(conf.API_BASE_URL)
+        is_simulated = (parts.scheme, parts.netloc) == (api.scheme, api.netloc)
+        is_shown = not has_ended and (is_simulated or _https_host(self.profile_image_url))
+        return self.profile_image_url if is_shown else ""
 
 
 def _is_past(instant: datetime | None, now: datetime) -> bool:
-    return instant is not None and instant <= now
+    """Whether the instant is known and past; a naive one says no instant."""
+    return instant is not None and timezone.is_aware(instant) and instant <= now
 
 
 def _https_host(url: str) -> str:
-    """The host of an https address, lower-case; "" for every other scheme or text."""
+    """The host of an https address, lower-case; "" for every other scheme or text.
+
+    Browsers take a backslash for a slash and skip control characters, so where they would go with
+    such an address is not the host that Python reads from it.
+    """
     try:
         parts = urlsplit(url)
     except ValueError:
         return ""
-    return (parts.hostname or "") if parts.scheme == "https" else ""
+    is_plain = url.isprintable() and not {"\\", " "} & set(url) and "@" not in parts.netloc
+    return (parts.hostname or "") if parts.scheme == "https" and is_plain else ""

@@ -149,6 +149,9 @@ def test_other_records_are_left_alone(line: str) -> None:
 
 
 def test_values_that_are_not_text_are_left_alone() -> None:
+    record = logging.LogRecord("django.server", logging.INFO, __file__, 1, "100 %", None, None)
+    assert RedactCallbackQuery().filter(record) is True
+    assert record.getMessage() == "100 %"
     assert redacted("%s %d", None, 302) == "None 302"
     assert redacted(RuntimeError("boom")) == "boom"
 
