@@ -65,10 +65,11 @@ def connect_account(user: Any, *, code: str, redirect_uri: str) -> BusinessAccou
     `AccountOwnedByAnotherUserError`, unless ``user`` may change accounts: then its tokens are
     renewed and the owner stays. Sends ``account_connected``.
     """
+    code = Secret(code)  # an error report shows the variables' reprs
     conf.encryption_secrets()  # a missing key has to show before the code is used up
     client = refresh.client_from_settings()
     try:
-        grant = client.exchange_code(Secret(code), redirect_uri=redirect_uri)
+        grant = client.exchange_code(code, redirect_uri=redirect_uri)
     finally:
         client.close()
     using = router.db_for_write(BusinessAccount)

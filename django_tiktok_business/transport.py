@@ -110,7 +110,7 @@ class Transport:
 
     def _read(self, response: requests.Response) -> SecretBytes | TikTokBusinessError:
         deadline = time.monotonic() + self._timeout
-        body = BytesIO()  # whose repr shows nothing, should the process be told to stop right here
+        body = BytesIO()  # whose repr shows nothing; see `_pieces`
         for piece in _pieces(response):
             body.write(piece)
             if body.tell() > MAX_BODY_BYTES:
@@ -176,18 +176,19 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         link = next((value for value in inner if isinstance(value, BaseException)), None)
 
 
-def _pieces(response: requests.Response) -> Iterator[bytes]:
+def _pieces(response: requests.Response) -> Iterator[SecretBytes]:
     """The unpacked body as it comes in: no piece takes more than one wait on the network."""
     read1 = getattr(response.raw, "read1", None)
     if read1 is None:  # urllib3 1: it waits until it has all that was asked for
-        yield from response.iter_content(1)
+        yield from map(SecretBytes, response.iter_content(1))
         return
     is_empty = True
-    while piece := read1(READ_BYTES, decode_content=True):
+    # Should the process be told to stop right here, a report would show this frame's variables.
+    while piece := SecretBytes(read1(READ_BYTES, decode_content=True) or b""):
         is_empty = False
         yield piece
     if is_empty:
-        yield response.content  # what a hook of the session has read before us
+        yield SecretBytes(response.content)  # what a hook of the session has read before us
 
 
 def _forget_redirect(response: requests.Response, **_: Any) -> None:
