@@ -118,9 +118,15 @@ def refresh_accounts(
                 if report.stopped:
                     break
         finally:
+            failure: Exception | None = None
             while in_flight:
                 for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
-                    finish(future)
+                    try:
+                        finish(future)
+                    except Exception as error:  # noqa: BLE001 -- the others' tokens come first
+                        failure = failure or error
+            if failure is not None:
+                raise failure
     report.duration_seconds = time.monotonic() - started
     return report
 
