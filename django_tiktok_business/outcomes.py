@@ -90,8 +90,8 @@ DENIED = Outcome(
     200,
     _("No access was given"),
     _(
-        "You said no at TikTok, or TikTok did. Nothing was connected and nothing has changed. If "
-        "you have changed your mind, just try again."
+        "You or TikTok said no, so nothing was connected and nothing has changed. If you have "
+        "changed your mind, just try again."
     ),
     _("Try again"),
 )

@@ -366,12 +366,13 @@ class _Row:
     account: BusinessAccount
     health: Health
     picture: SafeString
-    badge: SafeString
     access_expires: str
     consent_ends: str
     failed: str
     missing_scopes: list[str]
     is_of_other_app: bool
+    is_renewed: bool  # without anybody's help
+    needs_reconnect: bool
     may_reconnect: bool
     may_disconnect: bool
 
@@ -402,23 +403,24 @@ class AccountListView(ConnectPermissionMixin, LoginRequiredMixin, _PageView):
 
     def _row(self, account: BusinessAccount) -> _Row:
         user = self.request.user
+        health = account.health
+        is_of_other_app = account.app_id != conf.APP_ID
+        needs_reconnect = health in (Health.RECONNECT_NEEDED, Health.UNDECRYPTABLE)
         is_mine = account.owner_id in (None, user.pk)
         return _Row(
             account=account,
-            health=account.health,
+            health=health,
             picture=presentation.picture(account),
-            badge=presentation.health_badge(account),
             access_expires=presentation.time_element(account.access_token_expires_at),
             consent_ends=presentation.time_element(account.refresh_token_expires_at),
             failed=presentation.time_element(account.last_error_at),
-            missing_scopes=(
-                []
-                if account.status == BusinessAccount.Status.REVOKED
-                else scopes.in_words(account.missing_scopes)
-            ),
-            is_of_other_app=account.app_id != conf.APP_ID,
+            missing_scopes=[]
+            if health == Health.REVOKED
+            else scopes.in_words(account.missing_scopes),
+            is_of_other_app=is_of_other_app,
+            is_renewed=not (needs_reconnect or is_of_other_app),
+            needs_reconnect=needs_reconnect,
             may_reconnect=self.has_connect_permission()
             and (is_mine or user.has_perm("tiktok_business.change_businessaccount")),
-            may_disconnect=_may_disconnect(user, account)
-            and account.status != BusinessAccount.Status.REVOKED,
+            may_disconnect=_may_disconnect(user, account) and health != Health.REVOKED,
         )
