@@ -141,6 +141,10 @@ class EncryptedTextField(_TextField):
     as they are. Values can be written by instances (``create``, ``save``, ``bulk_create``) and by
     ``update()`` as a `Ciphertext` that `seal` made; plain strings in ``update()`` and
     ``bulk_update()``, expressions, and every lookup but ``isnull`` raise `FieldError`.
+
+    A ``save()`` writes the column only when the attribute was assigned (a nullable one that was
+    loaded as None excepted). Dumps hold ciphertext and take no key, but in XML, for which Django
+    reads the attribute.
     """
 
     descriptor_class = EncryptedAttribute
