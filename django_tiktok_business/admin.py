@@ -258,7 +258,7 @@ class BusinessAccountAdmin(AccountColumns):
             return None
         if not accounts:
             return None
-        hidden_fields = {"action": "disconnect_selected"}
+        hidden_fields = {"action": "disconnect_selected", "post": "yes"}
         return self._disconnect_page(request, accounts, hidden_fields, request.get_full_path())
 
     @admin.action(

@@ -79,13 +79,16 @@ _ADVICE = (
 _REFRESH_OUTCOMES = {
     "refreshed": (
         messages.SUCCESS,
-        ngettext_lazy("%(count)d account is refreshed.", "%(count)d accounts are refreshed."),
+        ngettext_lazy(
+            "%(count)d account is refreshed.", "%(count)d accounts are refreshed.", "count"
+        ),
     ),
     "retry_later": (
         messages.WARNING,
         ngettext_lazy(
             "%(count)d account could not be refreshed now. Nothing is lost: try again later.",
             "%(count)d accounts could not be refreshed now. Nothing is lost: try again later.",
+            "count",
         ),
     ),
     "reauthorization_required": (
@@ -93,6 +96,7 @@ _REFRESH_OUTCOMES = {
         ngettext_lazy(
             "%(count)d account has to be connected again.",
             "%(count)d accounts have to be connected again.",
+            "count",
         ),
     ),
     "undecryptable": (
@@ -100,6 +104,7 @@ _REFRESH_OUTCOMES = {
         ngettext_lazy(
             "The tokens of %(count)d account cannot be decrypted.",
             "The tokens of %(count)d accounts cannot be decrypted.",
+            "count",
         ),
     ),
     "skipped": (
@@ -107,6 +112,7 @@ _REFRESH_OUTCOMES = {
         ngettext_lazy(
             "%(count)d account is being refreshed by somebody else.",
             "%(count)d accounts are being refreshed by somebody else.",
+            "count",
         ),
     ),
     "not_tried": (
@@ -114,6 +120,7 @@ _REFRESH_OUTCOMES = {
         ngettext_lazy(
             "%(count)d account was not tried: only active accounts of this app are refreshed.",
             "%(count)d accounts were not tried: only active accounts of this app are refreshed.",
+            "count",
         ),
     ),
 }
