@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -418,7 +419,8 @@ class AccountListView(ConnectPermissionMixin, LoginRequiredMixin, _PageView):
             if health == Health.REVOKED
             else scopes.in_words(account.missing_scopes),
             is_of_other_app=is_of_other_app,
-            is_renewed=not (needs_reconnect or is_of_other_app),
+            is_renewed=not (needs_reconnect or is_of_other_app)
+            and account.is_access_token_valid_for(timedelta(0)),
             needs_reconnect=needs_reconnect,
             may_reconnect=self.has_connect_permission()
             and (is_mine or user.has_perm("tiktok_business.change_businessaccount")),

@@ -158,7 +158,7 @@ def test_list_has_pages_with_the_newest_first(ada: User, client: Client) -> None
 @pytest.mark.parametrize(
     ("changes", "label", "words"),
     [
-        ({}, "healthy", "renewed before"),
+        ({}, "healthy", "renewed before then"),
         ({"status": "revoked"}, "revoked", ""),
         ({"status": "reauthorization_required"}, "reconnect needed", "Connect the account again."),
         ({"consecutive_failures": 2}, "retrying", "It is tried again."),
@@ -213,11 +213,20 @@ def test_list_tells_tiktoks_code_and_request_id_but_not_its_words(
     assert "FRAUD" not in text
 
 
+def test_list_does_not_call_access_renewed_in_time_that_has_ended(
+    ada: User, client: Client
+) -> None:
+    make_account(owner=ada, access_token_expires_at=timezone.now() - timedelta(minutes=3))
+    text = text_of(client.get(LIST))
+    assert "Access expires 3 minutes ago Consent" in text
+    assert "renewed" not in text
+
+
 def test_list_marks_accounts_of_another_app(ada: User, client: Client) -> None:
     make_account(owner=ada, app_id="7999")
     text = text_of(client.get(LIST))
     assert "It belongs to another TikTok app (7999)" in text
-    assert "renewed before" not in text
+    assert "renewed before then" not in text
 
 
 def test_list_names_missing_permissions_in_words(ada: User, client: Client) -> None:
