@@ -429,8 +429,7 @@ def reconnected_meanwhile(db: None) -> Iterator[Simulator]:
     """A TikTok during whose revocation somebody connects the accounts again."""
 
     def connect_again(call: Call) -> None:
-        if call.path.endswith(REVOKE):
-            BusinessAccount.objects.update(connected_at=timezone.now())
+        BusinessAccount.objects.update(connected_at=timezone.now())
 
     with running_simulator(on_call=connect_again) as simulator:
         yield simulator
@@ -773,7 +772,12 @@ def test_f36_no_page_message_session_or_line_of_history_holds_a_token(
             secrets.update(simulator.live_tokens(account.open_id) or ())
 
     note()
-    lists = ({}, {"q": "shop"}, {"_popup": "1"}, {"_facets": "True", "health": "healthy"})
+    lists: tuple[dict[str, str], ...] = (
+        {},
+        {"q": "shop"},
+        {"_popup": "1"},
+        {"_facets": "True", "health": "healthy"},
+    )
     pages = [root.get(LIST, query) for query in lists]
     for account in accounts[:2]:
         for button in ("refresh", "sync"):
