@@ -15,6 +15,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -31,6 +32,9 @@ from django.test import override_settings
 
 import django_tiktok_business
 from django_tiktok_business import conf
+
+# The processes have a SQLite database of their own, whatever DATABASE_URL says: once is enough.
+pytestmark = pytest.mark.databases("sqlite")
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = ROOT / "example_project"
@@ -52,6 +56,8 @@ def _environment(**variables: str) -> dict[str, str]:
         name: value
         for name, value in os.environ.items()
         if name not in (*names, "DJANGO_SETTINGS_MODULE", "ENV_FILE")
+        # Measuring what other tests cover would make the tour take twice as long.
+        and not name.startswith("COVERAGE_")
     }
     # The copy under test: the checkout, or where tox has installed the wheel.
     package = Path(django_tiktok_business.__file__).parent.parent
@@ -90,11 +96,11 @@ def _demo(folder: Path, *options: str, **variables: str) -> Iterator[subprocess.
 def _read_until(stream: IO[str] | None, text: str) -> str:
     assert stream is not None
     read = ""
-    for line in stream:
+    while text not in read:
+        line = stream.readline()
+        assert line, f"The output ended before {text!r}:\n{read}"
         read += line
-        if text in line:
-            return read
-    raise AssertionError(f"The output ended before {text!r}:\n{read}")
+    return read
 
 
 def _is_listening(port: str | int) -> bool:
@@ -194,6 +200,15 @@ def test_demo_once_ends_with_success_and_leaves_nothing_running(tour: Tour) -> N
     assert _is_listening(_ports(tour.output)[1])
     tour_alone = tour.output.rpartition("\n    Admin ")[0]
     assert _shape(output) == f"{_shape(tour_alone)}\nDone. Both servers are stopped.\n"
+
+
+def test_readme_shows_what_the_demo_prints(tour: Tour) -> None:
+    (shown,) = re.findall(
+        r"^    \$ make demo ONCE=1\n((?:    .*\n|\n)+)", _read(ROOT / "README.rst"), re.MULTILINE
+    )
+    tour_alone = tour.output.rpartition("\n    Admin ")[0]
+    printed = f"{tour_alone}\nDone. Both servers are stopped.\n"
+    assert _shape(textwrap.dedent(shown)).strip() == _shape(printed).strip()
 
 
 def test_demo_command_for_a_second_terminal_works(tour: Tour) -> None:
