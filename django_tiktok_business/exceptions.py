@@ -2,7 +2,7 @@
 
 ::
 
-    ConfigurationError (ImproperlyConfigured)     not a TikTokBusinessError: no broad except hides it
+    ConfigurationError (ImproperlyConfigured)     so that no broad except hides it
 
     TikTokBusinessError
     ├── RetryableError                            nothing is lost: try again later
@@ -12,7 +12,7 @@
     │   ├── RateLimitError          (APIError)    wait, `retry_after` seconds where TikTok says so
     │   ├── ServerError             (APIError)    TikTok has a fault of its own
     │   └── InvalidResponseError    (APIError)    the answer is not of the documented shape
-    ├── APIError                                  TikTok refused: `code`, `message`, `request_id`, ...
+    ├── APIError                                  TikTok refused; see its attributes
     │   ├── AccessTokenRejectedError              refresh, then try once more
     │   ├── ReauthorizationRequired               the account holder has to connect again
     │   ├── PermissionDeniedError                 a scope (or the object) is not granted
