@@ -104,7 +104,6 @@ class Demo:
         self.folder.mkdir(mode=0o700, parents=True)
         values = {
             "DEBUG": "True",
-            "LOG_LEVEL": "DEBUG",
             "SECRET_KEY": secrets.token_urlsafe(48),
             "DATABASE_URL": f"sqlite:///{quote(str(self.database))}",
             "TIKTOK_BUSINESS_APP_ID": APP_ID,
@@ -291,7 +290,7 @@ class Demo:
             process = subprocess.Popen(
                 [sys.executable, *command],
                 cwd=PROJECT,
-                env=self.environment,
+                env={**self.environment, "LOG_LEVEL": "DEBUG"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -223,6 +223,7 @@ def test_demo_command_for_a_second_terminal_works(tour: Tour) -> None:
         check=True,
     )
     assert result.stdout.startswith("refreshed=2 retry_later=0 reauthorization_required=0 ")
+    assert " DEBUG " not in result.stderr
 
 
 def test_demo_takes_no_credentials_from_the_environment_or_an_env_file(tour: Tour) -> None:
