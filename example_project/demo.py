@@ -189,13 +189,13 @@ class Demo:
 
     def invite(self) -> None:
         user, password = LOGIN
-        environment = f"ENV_FILE={shlex.quote(_shown(self.env_file))}"
-        manage = f"{_shown(Path(sys.executable))} {_shown(PROJECT / 'manage.py')}"
+        python, manage = _shown(Path(sys.executable)), _shown(PROJECT / "manage.py")
+        command = shlex.join([python, manage, "refresh_tokens", "--all"])
         print(
             f"\n    Admin     {self.web}/admin/   user: {user}   password: {password}\n"
             f"    Accounts  {self.web}/tiktok/\n"
             f"    Log       {_shown(self.folder / 'server.log')}\n"
-            f"    Command   {environment} {manage} refresh_tokens --all\n\n"
+            f"    Command   ENV_FILE={shlex.quote(_shown(self.env_file))} {command}\n\n"
             "Ctrl-C stops everything.",
             flush=True,
         )

@@ -159,7 +159,6 @@ def _shape(output: str) -> str:
         (r"(127\.0\.0\.1:|\.demo/)\d+", r"\g<1>PORT"),
         (r"request id \w+", "request id ID"),
         (r"ttb1:[0-9a-f]{8}:gAAAA[\w-]+", "CIPHERTEXT"),
-        (r"\S*python\S* example_project/manage.py", "python example_project/manage.py"),
     ):
         output = re.sub(pattern, stand_in, output)
     return output
