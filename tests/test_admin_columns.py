@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_tiktok_business import services
+from django_tiktok_business.admin_columns import OwnerFilter
 from django_tiktok_business.models import BusinessAccount, Health
 from django_tiktok_business.simulator import Simulator
 from tests.administrators import (
@@ -258,6 +259,16 @@ def test_filter_by_owner_offers_only_owners(root: Client) -> None:
     offered = re.findall(r'<a href="\?owner__id__exact=(\d+)">(.*?)</a>', page)
     assert [name for _, name in offered] == ["ada", "eve"]
     assert cells(root.get(LIST, {"owner__id__exact": offered[0][0]}), "owner") == ["ada"]
+
+
+def test_filter_by_owner_is_not_offered_when_owners_are_too_many(root: Client) -> None:
+    users = [make_user(f"user-{number}") for number in range(OwnerFilter.most + 1)]
+    BusinessAccount.objects.bulk_create(
+        BusinessAccount(app_id="1", open_id=str(user.pk), owner=user) for user in users
+    )
+    assert "?owner__id__exact=" not in html(root.get(LIST))
+    chosen = root.get(LIST, {"owner__id__exact": users[7].pk})
+    assert cells(chosen, "owner") == ["user-7"]
 
 
 def test_link_to_an_account_leads_back_to_the_same_filter(root: Client) -> None:
