@@ -15,6 +15,7 @@ import pytest
 from django.test import override_settings
 from django.utils import timezone
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -79,9 +80,14 @@ class Site:
         )
         button = self.driver.find_element(By.XPATH, xpath)
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
-        before = self.driver.find_element(By.TAG_NAME, "html")
+        self.driver.execute_script("window.isLeft = true")
         button.click()
-        WebDriverWait(self.driver, 15).until(lambda driver: _is_gone(before))
+        # Asking a page that is just being left is an error of one kind or another.
+        WebDriverWait(self.driver, 15, ignored_exceptions=[WebDriverException]).until(
+            lambda driver: driver.execute_script(
+                "return !window.isLeft && document.readyState === 'complete'"
+            )
+        )
 
     @property
     def text(self) -> str:
@@ -112,14 +118,6 @@ class Site:
         """What the console says; a favicon that is not there does not count."""
         log = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
         return [entry for entry in log if "favicon.ico" not in entry["message"]]
-
-
-def _is_gone(element: Any) -> bool:
-    try:
-        element.is_enabled()
-    except Exception:  # noqa: BLE001 -- the driver has several errors for a page that is left
-        return True
-    return False
 
 
 @pytest.fixture
