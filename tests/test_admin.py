@@ -692,6 +692,18 @@ def test_disconnect_selected_asks_first(root: Client, simulator: Simulator) -> N
     assert simulator.count(REVOKE) == 2
 
 
+@override_settings(USE_THOUSAND_SEPARATOR=True)
+def test_disconnect_selected_finds_accounts_with_large_keys(
+    root: Client, simulator: Simulator
+) -> None:
+    account = connect(simulator, pk=12_345)
+    page = html(select(root, "disconnect_selected", [account]))
+    form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page))
+    root.post(LIST, form)
+    account.refresh_from_db()
+    assert account.status == account.Status.REVOKED
+
+
 def test_disconnect_selected_ends_the_grants(root: Client, simulator: Simulator) -> None:
     accounts = connect_many(simulator, 3)
     services.disconnect_account(accounts[0])
