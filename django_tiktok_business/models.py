@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qs, quote, urlsplit
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from typing import Self
 
 __all__ = ["BusinessAccount", "BusinessAccountQuerySet", "Health"]
+
+
+# Letters and symbols by their category, and blank: the Hangul fillers and the empty Braille cell.
+_BLANK_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"
 
 
 class Health(models.TextChoices):
@@ -212,8 +217,13 @@ class BusinessAccount(SealedModel):
 
     @property
     def label(self) -> str:
-        """What to call the account: its display name, its handle, or its open id."""
-        return self.display_name or (f"@{self.username}" if self.username else self.open_id)
+        """What to call the account: its display name, its handle, or its open id.
+
+        A name without any letter, digit or sign (spaces, zero-width and bidi characters only) is
+        nothing that a person could see or press.
+        """
+        name = self.display_name if any(map(_is_seen, self.display_name)) else ""
+        return name or (f"@{self.username}" if self.username else self.open_id)
 
     def is_access_token_valid_for(self, period: timedelta) -> bool:
         """Whether the access token lives for ``period`` more; False when its expiry is unknown.
@@ -280,6 +290,11 @@ class BusinessAccount(SealedModel):
         is_simulated = (parts.scheme, parts.netloc) == (api.scheme, api.netloc)
         is_shown = not has_ended and (is_simulated or _https_host(self.profile_image_url))
         return self.profile_image_url if is_shown else ""
+
+
+def _is_seen(character: str) -> bool:
+    """Whether it leaves ink: no space, no control or format character, no filler or bare mark."""
+    return unicodedata.category(character)[0] in "LNPS" and character not in _BLANK_LETTERS
 
 
 def _is_past(instant: datetime | None, now: datetime) -> bool:

@@ -117,6 +117,12 @@ def test_migrations_are_complete() -> None:
     [
         ({"display_name": "Harbour Bakery", "username": "harbour"}, "Harbour Bakery"),
         ({"username": "harbour"}, "@harbour"),
+        ({"display_name": "5", "username": "harbour"}, "5"),
+        ({"display_name": "\N{OWL}", "username": "harbour"}, "\N{OWL}"),
+        ({"display_name": " ", "username": "harbour"}, "@harbour"),
+        ({"display_name": "\N{ZERO WIDTH SPACE}\N{WORD JOINER}", "username": "u"}, "@u"),
+        ({"display_name": "\N{RIGHT-TO-LEFT OVERRIDE}"}, "_000Open"),
+        ({"display_name": "\N{HANGUL FILLER}\N{BRAILLE PATTERN BLANK}"}, "_000Open"),
         ({}, "_000Open"),
     ],
 )
