@@ -320,10 +320,10 @@ class AccountColumns(_ModelAdmin):
         if account.status != account.Status.ACTIVE or account.app_id != conf.APP_ID:
             return _("none planned")
         expires_at = account.access_token_expires_at
-        due_at = expires_at and expires_at - timedelta(seconds=conf.REFRESH_WITHIN_SECONDS)
-        if due_at is None or due_at <= timezone.now():
+        within = timedelta(seconds=conf.REFRESH_WITHIN_SECONDS)
+        if expires_at is None or expires_at <= timezone.now() + within:
             return _("with the next run of “manage.py refresh_tokens”")
-        return time_in_full(due_at)
+        return time_in_full(expires_at - within)
 
     @admin.display(description=gettext_lazy("granted"))
     def granted(self, account: BusinessAccount) -> str:

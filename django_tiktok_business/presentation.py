@@ -168,7 +168,10 @@ def time_in_full(instant: datetime | None, *, unknown: str | None = None) -> str
 
 
 def _exact_time(instant: datetime) -> str:
-    local = timezone.localtime(instant) if timezone.is_aware(instant) else instant
+    try:
+        local = timezone.localtime(instant) if timezone.is_aware(instant) else instant
+    except OverflowError:  # at the ends of the calendar, which may stand for "never" or "for ever"
+        local = instant
     return f"{date_format(local, 'DATETIME_FORMAT')} {local.tzname() or ''}".rstrip()
 
 

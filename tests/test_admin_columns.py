@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -369,6 +369,10 @@ def test_account_page_shows_an_error_that_did_not_come_from_tiktok(root: Client)
         ({"access_token_expires_at": None}, "with the next run of “manage.py refresh_tokens”"),
         (
             {"access_token_expires_at": timezone.now() + timedelta(hours=5)},
+            "with the next run of “manage.py refresh_tokens”",
+        ),
+        (
+            {"access_token_expires_at": datetime.min.replace(tzinfo=UTC)},
             "with the next run of “manage.py refresh_tokens”",
         ),
         ({"status": "revoked"}, "none planned"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.test import override_settings
@@ -59,6 +60,19 @@ def test_times_without_time_zones_are_shown_as_they_are() -> None:
         shown = presentation.time_in_full(timezone.now() + timedelta(hours=3))
     assert ">in 3 hours</time>" in shown
     assert "UTC" not in shown
+
+
+@pytest.mark.parametrize(
+    ("instant", "zone"),
+    [
+        (datetime.max.replace(tzinfo=UTC), "Asia/Tokyo"),
+        (datetime.min.replace(tzinfo=UTC), "America/New_York"),
+    ],
+    ids=["last", "first"],
+)
+def test_times_at_the_ends_of_the_calendar_are_shown(instant: datetime, zone: str) -> None:
+    with timezone.override(ZoneInfo(zone)):
+        assert " UTC" in presentation.time_in_full(instant)
 
 
 def test_unknown_time_says_so() -> None:
