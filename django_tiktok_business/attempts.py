@@ -90,13 +90,27 @@ def is_expired(attempt: Attempt) -> bool:
     return time.time() - attempt["started_at"] > conf.STATE_MAX_AGE_SECONDS
 
 
-def save(request: HttpRequest) -> bool:
-    """Save the session now, not with the response; False when the user has logged out meanwhile."""
-    request.session.modified = True
+def save(request: HttpRequest, attempt: Attempt) -> bool:
+    """Save the attempt now, not with the response; False when the session could not be saved.
+
+    Then the user is logged out, unless the session is still there and only its store had a fault.
+    """
+    session = request.session
+    # As the session is by now: connecting takes seconds, in which another tab may have started.
+    now_stored = type(session)(session.session_key).get(SESSION_KEY, [])
+    others = [known for known in now_stored if known["digest"] != attempt["digest"]]
+    was_modified = session.modified
+    session[SESSION_KEY] = [attempt, *others][-ATTEMPTS_KEPT:]
+    # Nor may the middleware save this once more with the response, after the other tab's start. A
+    # session that lives in a cookie marks itself.
+    session.modified = was_modified
     try:
-        request.session.save()
+        session.save()
     except UpdateError:
-        request.session.flush()  # or the middleware would fail to save it once more
+        if session.session_key and session.exists(session.session_key):
+            logger.warning("The session could not be saved.")
+        else:
+            session.flush()  # or the middleware would fail to save it, if something changes it
         return False
     return True
 
@@ -118,7 +132,8 @@ def is_first(attempt: Attempt) -> bool:
 
 
 def _digest(state: str) -> str:
-    return hashlib.sha256(state.encode()).hexdigest()
+    # A charset that the request names can decode to what UTF-8 does not encode.
+    return hashlib.sha256(state.encode(errors="replace")).hexdigest()
 
 
 class Answer:

@@ -58,6 +58,9 @@ logger = logging.getLogger("tiktok_business")
 
 # What `next` may hold for the key of an account that is not known before it is connected.
 PK_PLACEHOLDER = "__pk__"
+# Characters of `next`: five of them fit, with the rest of an attempt, into a session in a cookie,
+# and one into a redirect when each character becomes twelve.
+LONGEST_NEXT_URL = 1000
 
 
 class _PageView(View):
@@ -113,8 +116,15 @@ class _PageView(View):
     def safe_next_url(self) -> str:
         """``next`` from the form or the query when it leads to this site, otherwise ""."""
         wanted = self.request.POST.get("next") or self.request.GET.get("next") or ""
-        is_safe = url_has_allowed_host_and_scheme(
-            wanted, allowed_hosts={self.request.get_host()}, require_https=self.request.is_secure()
+        # Not printable: nothing that a URL may hold as it is, but lone surrogates and controls.
+        if len(wanted) > LONGEST_NEXT_URL or not wanted.isprintable():
+            return ""
+        # Also with the key in it: the underscores alone may keep "x__pk__:" from being a scheme.
+        is_safe = all(
+            url_has_allowed_host_and_scheme(
+                url, allowed_hosts={self.request.get_host()}, require_https=self.request.is_secure()
+            )
+            for url in (wanted, wanted.replace(PK_PLACEHOLDER, "1"))
         )
         return wanted if is_safe else ""
 
@@ -255,8 +265,9 @@ class CallbackView(ConnectPermissionMixin, _PageView):
 
     def _use(self, attempt: Attempt) -> HttpResponse:
         attempt["is_answered"] = True
-        if not attempts.save(self.request):
-            return self.result(outcomes.LOGGED_OUT)
+        if not attempts.save(self.request, attempt):
+            is_there = self.request.session.session_key
+            return self.result(outcomes.NOT_STORED if is_there else outcomes.LOGGED_OUT)
         if not attempts.is_first(attempt):
             return self.result(outcomes.ALREADY_ANSWERED)
         if self._answer.is_refusal:
@@ -278,7 +289,7 @@ class CallbackView(ConnectPermissionMixin, _PageView):
             logger.exception("An account was not connected: it could not be stored.")
             return self.result(outcomes.NOT_STORED)
         url = attempt["ended_at"] = str(self.get_success_url(account))  # or it is no JSON
-        attempts.save(self.request)  # before the profile, which takes time
+        attempts.save(self.request, attempt)  # before the profile, which takes time
         self._tell(account)
         return HttpResponseRedirect(url)
 

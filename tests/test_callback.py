@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +41,8 @@ from tests.visits import (
     value_in,
     visit,
 )
+
+ACCOUNTS = ("harbour_bakery", "galaxy_gadgets")
 
 Middleware = Callable[[HttpRequest], HttpResponse]
 
@@ -332,6 +335,32 @@ def test_f39_session_that_ends_while_the_answer_is_checked(
     assert nothing_happened(simulator)
 
 
+def test_session_that_cannot_be_written_for_now_logs_nobody_out(
+    ada: User, client: Client, simulator: Simulator
+) -> None:
+    back = visit(client, simulator)
+    with failing("UPDATE", "django_session"):
+        response = client.get(back)
+    assert response.status_code == 503
+    assert "The account could not be saved" in text_of(response)
+    assert nothing_happened(simulator)
+    assert client.get(LIST).status_code == 200
+
+
+def test_session_that_cannot_be_written_after_the_exchange_loses_no_account(
+    ada: User, client: Client, simulator: Simulator
+) -> None:
+    back = visit(client, simulator)
+    refusal = failing("UPDATE", "django_session")
+    meanwhile(refusal.__enter__)
+    try:
+        assert client.get(back).status_code == 302
+    finally:
+        refusal.__exit__(None, None, None)
+    assert BusinessAccount.objects.get().owner == ada
+    assert client.get(LIST).status_code == 200
+
+
 def test_session_that_ends_during_the_exchange_loses_no_account(
     ada: User, client: Client, simulator: Simulator
 ) -> None:
@@ -512,6 +541,44 @@ def test_f44_head_uses_nothing_up(ada: User, client: Client, simulator: Simulato
     assert client.head(back).status_code == 405
     assert client.post(back).status_code == 405
     assert client.get(back).status_code == 302
+
+
+@pytest.mark.parametrize("call", [1, 2], ids=["exchange", "profile"])
+def test_f43_tab_that_starts_while_another_one_ends_is_not_forgotten(
+    ada: User, client: Client, simulator: Simulator, call: int
+) -> None:
+    back = visit(client, simulator)
+    other_tab = twin(client)
+    left: list[str] = []
+    for _ in range(call - 1):
+        meanwhile(lambda: None)
+    meanwhile(lambda: left.append(leave(other_tab)))
+    assert client.get(back).status_code == 302
+    response = client.get(come_back(simulator, left[0], account="galaxy_gadgets"))
+    assert response.status_code == 302
+    assert BusinessAccount.objects.count() == 2
+
+
+@pytest.mark.parametrize("engine", ["cache", "cached_db", "file", "signed_cookies"])
+def test_sessions_of_every_kind_remember_each_attempt(
+    db: None, simulator: Simulator, engine: str, tmp_path: Path
+) -> None:
+    with override_settings(
+        SESSION_ENGINE=f"django.contrib.sessions.backends.{engine}", SESSION_FILE_PATH=tmp_path
+    ):
+        client = Client()
+        log_in(client)
+        backs = [visit(client, simulator, account=name) for name in ACCOUNTS]
+        assert [client.get(back).status_code for back in backs] == [302, 302]
+        assert "The account is connected already" in text_of(client.get(backs[0]))
+
+
+def test_state_in_an_odd_encoding_is_nobodys(ada: User, client: Client) -> None:
+    response = client.get(
+        f"{CALLBACK}?state=%2B2AA-&code=x", headers={"content-type": "text/html; charset=utf-7"}
+    )
+    assert response.status_code == 400
+    assert "does not belong to a question of yours" in text_of(response)
 
 
 def test_answer_to_an_old_question_is_too_late(

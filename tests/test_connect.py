@@ -281,6 +281,12 @@ def test_start_forgets_expired_attempts(client: Client, ada: User) -> None:
         "///evil.example",
         " //evil.example",
         "https://testserver@evil.example/",
+        "/\t/evil.example/",
+        "\x01//evil.example/",
+        "evil__pk__:alert(1)",  # with the key in it this is a scheme
+        "/evil\x00/",
+        "/evil/" + "a" * 1000,
+        "/evil/" + "\N{OWL}" * 1000,  # twelve characters each in a redirect
     ],
 )
 def test_f46_unsafe_next_is_ignored(
@@ -289,6 +295,14 @@ def test_f46_unsafe_next_is_ignored(
     assert "evil" not in rendered(client.get(CONNECT, {"next": unsafe}))
     response = client.get(visit(client, simulator, unsafe))
     assert response.headers["Location"] == LIST
+
+
+def test_f46_next_that_no_page_can_show_is_ignored(client: Client, ada: User) -> None:
+    response = client.get(
+        f"{CONNECT}?next=/%2B2AA-/", headers={"content-type": "text/html; charset=utf-7"}
+    )
+    assert response.status_code == 200
+    assert 'name="next"' not in response.content.decode()
 
 
 def test_f46_next_on_this_host_needs_https_when_the_request_has_it(
