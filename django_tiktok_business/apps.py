@@ -25,6 +25,7 @@ class TikTokBusinessConfig(AppConfig):
         register(checks.check_authorization_url, self.label)
         register(checks.check_encryption_keys, Tags.security, self.label)
         register(checks.check_cache_alias, self.label)
+        register(checks.check_session_cookie, self.label)
         register(checks.check_session_factory, self.label)
         register(checks.check_claim_outlasts_call, self.label)
         register(checks.check_time_zone_support, self.label)

@@ -5,7 +5,7 @@ E005 redirect URI, E006 cache, E007 session factory, E008 time zones, E009 autho
 another app. Warnings: W001 redirect URI (the text of E005 while DEBUG is on), W002 API base URL,
 W003 authorization URL, W004 no encryption key, W005 short, W006 guessable, W007 shared with
 SECRET_KEY, W008 repeated, W009 two redirect URIs, W010 short claim, W011 redirect URI from the
-request (only with ``check --deploy``).
+request (only with ``check --deploy``), W012 session cookie that does not come back from TikTok.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ __all__ = [
     "check_keys",
     "check_redirect_uri",
     "check_redirect_uri_is_fixed",
+    "check_session_cookie",
     "check_session_factory",
     "check_time_zone_support",
     "check_urls_are_tiktoks",
@@ -319,6 +320,22 @@ def check_cache_alias(app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
             f"TIKTOK_BUSINESS['CACHE_ALIAS'] is {alias!r}, which is not in CACHES.",
             hint=f"Write one of: {', '.join(map(repr, settings.CACHES))}.",
             id="tiktok_business.E006",
+        )
+    ]
+
+
+def check_session_cookie(
+    app_configs: Sequence[AppConfig] | None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Warn about session cookies that browsers leave out when TikTok sends the visitor back."""
+    if str(settings.SESSION_COOKIE_SAMESITE).lower() != "strict":
+        return []
+    return [
+        checks.Warning(
+            "SESSION_COOKIE_SAMESITE is 'Strict', so browsers do not send the session cookie when "
+            "TikTok sends a visitor back: nobody can connect an account in the browser.",
+            hint='Write SESSION_COOKIE_SAMESITE = "Lax", which is Django\'s default.',
+            id="tiktok_business.W012",
         )
     ]
 

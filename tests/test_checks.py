@@ -411,6 +411,22 @@ CASES = [
         ],
         django={"USE_TZ": False},
     ),
+    *(
+        Case(
+            f"session cookie {value}",
+            [
+                CheckWarning(
+                    "SESSION_COOKIE_SAMESITE is 'Strict', so browsers do not send the session "
+                    "cookie when TikTok sends a visitor back: nobody can connect an account in "
+                    "the browser.",
+                    hint='Write SESSION_COOKIE_SAMESITE = "Lax", which is Django\'s default.',
+                    id="tiktok_business.W012",
+                )
+            ],
+            django={"SESSION_COOKIE_SAMESITE": value},
+        )
+        for value in ("Strict", "strict")
+    ),
     Case(
         "redirect URI from the request",
         [
@@ -463,7 +479,7 @@ def test_every_id_has_a_case() -> None:
         f"tiktok_business.{number}"
         for number in (
             *(f"E{number:03}" for number in range(1, 10)),
-            *(f"W{number:03}" for number in range(1, 12)),
+            *(f"W{number:03}" for number in range(1, 13)),
         )
     }
 
