@@ -237,7 +237,12 @@ class AccountColumns(_ModelAdmin):
     def get_fieldsets(
         self, request: HttpRequest, obj: BusinessAccount | None = None
     ) -> list[tuple[Any, Any]]:
-        account = ("large_picture", ("display_name", "handle", "state"), "owner")
+        account = (
+            "large_picture",
+            ("display_name", "handle", "state"),
+            ("followers", "following", "likes", "videos"),
+            "owner",
+        )
         error = (
             "last_error_message",
             ("error_code", "error_request_id"),
@@ -253,7 +258,6 @@ class AccountColumns(_ModelAdmin):
         )
         profile = (
             "bio",
-            ("followers", "following", "likes", "videos"),
             ("is_verified", "is_business_account", "last_sync"),
         )
         sections: list[tuple[str | None, Any, str]] = [
