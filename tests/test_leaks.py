@@ -405,7 +405,7 @@ def test_f34_wrong_path_does_not_show_the_token(everything_logged: list[logging.
 def test_this_module_notices_a_leak(everything_logged: list[logging.LogRecord]) -> None:
     def leaking() -> None:
         token = str(ACCESS_TOKEN)
-        logging.getLogger("some.library").debug("Token: %s", token)
+        logging.getLogger("some.package").debug("Token: %s", token)
         raise LookupError(quote(token))
 
     error = error_from(leaking)
