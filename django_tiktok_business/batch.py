@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from django.db.models import F
 
-from . import refresh
+from . import refresh, settlement
 from .answers import TokenGrant
 from .exceptions import (
+    AccountBusyError,
     APIError,
     AppCredentialsRejectedError,
     ConnectionFailedError,
@@ -24,13 +25,17 @@ from .exceptions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from concurrent.futures import Future
 
     from .client import TikTokClient
     from .models import BusinessAccount, BusinessAccountQuerySet
 
+    _Call = Future[TokenGrant | TikTokBusinessError]
+
 __all__ = ["RefreshReport", "RefreshResult", "refresh_accounts"]
 
+POLL_SECONDS = 0.1  # how often a run that waits for an answer looks whether it shall stop
 OUTAGE_THRESHOLD = 5  # consecutive failures of TikTok itself after which the batch stops
 
 
@@ -84,71 +89,115 @@ def refresh_accounts(
     and each answer is saved as soon as it is there. When ``stop`` is set, the calls in flight are
     finished and saved. Database errors are raised after the same.
     """
-    using = due.db
+    run = _Run(due, concurrency, requests_per_minute, stop, on_result)
     started = time.monotonic()
-    report = RefreshReport()
-    outage_streak = 0
+    failure: BaseException | None = None
     clients = _ClientsPerThread()
-    in_flight: dict[Future[TokenGrant | TikTokBusinessError], BusinessAccount] = {}
-
-    def finish(future: Future[TokenGrant | TikTokBusinessError]) -> None:
-        account = in_flight.pop(future)
-        error = refresh.settle(account, future.result(), using)
-        if isinstance(error, AppCredentialsRejectedError):
-            report.stopped = "app_credentials_rejected"
-        is_outage = isinstance(error, ConnectionFailedError | ServerError | RateLimitError)
-        nonlocal outage_streak
-        outage_streak = outage_streak + 1 if is_outage else 0
-        if outage_streak >= OUTAGE_THRESHOLD:
-            report.stopped = report.stopped or "tiktok_unavailable"
-        _count(report, _result(account, error), on_result)
-
     with ThreadPoolExecutor(max_workers=concurrency) as pool, clients:
         try:
-            for account in _claimed(due, limit, report, on_result):
-                in_flight[pool.submit(clients.ask, account)] = account
-                # Paced, not in bursts: TikTok counts by the second as well as by the minute.
-                pause = 60 / requests_per_minute if requests_per_minute else 0
-                is_full = len(in_flight) >= concurrency
-                ready = wait(in_flight, None if is_full else 0, FIRST_COMPLETED).done
-                for future in ready:
-                    finish(future)
-                if stop.wait(pause):
-                    report.stopped = report.stopped or "interrupted"
-                if report.stopped:
-                    break
-        finally:
-            failure: Exception | None = None
-            while in_flight:
-                for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
-                    try:
-                        finish(future)
-                    except Exception as error:  # noqa: BLE001 -- the others' tokens come first
-                        failure = failure or error
-            if failure is not None:
-                raise failure
-    report.duration_seconds = time.monotonic() - started
-    return report
+            run.submit_all(limit, lambda account: pool.submit(clients.ask, account))
+        except BaseException as error:  # noqa: BLE001 -- raised when all answers are saved
+            failure = error
+        while run.in_flight:
+            try:
+                run.finish_answered(None)
+            except BaseException as error:  # noqa: BLE001 -- Ctrl-C while that goes on, too
+                failure = failure or error
+    if failure is not None:
+        raise failure
+    run.report.duration_seconds = time.monotonic() - started
+    return run.report
 
 
-def _claimed(
-    due: BusinessAccountQuerySet,
-    limit: int | None,
-    report: RefreshReport,
-    on_result: Callable[[RefreshResult], None],
-) -> Iterator[BusinessAccount]:
-    """Claim the due accounts one by one, each only when its turn has come."""
-    most_urgent_first = due.order_by(F("access_token_expires_at").asc(nulls_first=True), "pk")
-    for pk, open_id in list(most_urgent_first.values_list("pk", "open_id")[:limit]):
-        account = refresh.claim(pk, due.db)
+class _Run:
+    """One batch under way: what is in flight, and what has become of the rest."""
+
+    def __init__(
+        self,
+        due: BusinessAccountQuerySet,
+        concurrency: int,
+        requests_per_minute: int,
+        stop: threading.Event,
+        on_result: Callable[[RefreshResult], None],
+    ) -> None:
+        self.due = due
+        self.using = due.db
+        self.concurrency = concurrency
+        # Paced, not in bursts: TikTok counts by the second as well as by the minute.
+        self.pause_seconds = 60 / requests_per_minute if requests_per_minute else 0
+        self.stop = stop
+        self.on_result = on_result
+        self.report = RefreshReport()
+        self.in_flight: dict[_Call, BusinessAccount] = {}
+        self.outage_streak = 0
+
+    def submit_all(self, limit: int | None, submit: Callable[[BusinessAccount], _Call]) -> None:
+        """Claim the due accounts one by one, each only when its turn has come."""
+        most_urgent_first = self.due.order_by(
+            F("access_token_expires_at").asc(nulls_first=True), "pk"
+        )
+        next_at = 0.0
+        for pk, open_id in list(most_urgent_first.values_list("pk", "open_id")[:limit]):
+            self.wait_for_turn(next_at)
+            if self.stop.is_set():
+                self.report.stopped = self.report.stopped or "interrupted"
+            if self.report.stopped:
+                return
+            account = self.claimed(pk, open_id)
+            if account is not None:
+                self.in_flight[submit(account)] = account
+                next_at = time.monotonic() + self.pause_seconds
+
+    def wait_for_turn(self, next_at: float) -> None:
+        """Until there is room for a call and the pause is over; answers are saved meanwhile."""
+        self.finish_answered(None if len(self.in_flight) >= self.concurrency else 0)
+        while not self.stop.is_set() and (left_seconds := next_at - time.monotonic()) > 0:
+            if self.in_flight:
+                self.finish_answered(min(left_seconds, POLL_SECONDS))
+            else:
+                self.stop.wait(left_seconds)
+
+    def claimed(self, pk: int, open_id: str) -> BusinessAccount | None:
+        try:
+            account = refresh.claim(pk, self.using)
+        except AccountBusyError as error:
+            self.count(RefreshResult(pk, open_id, "retry_later", message=str(error)))
+            return None
         # What was due when the list was made may have been refreshed since.
-        if account is not None and not due.filter(pk=pk).exists():
-            refresh.release(account, due.db)
+        if account is not None and not self.due.filter(pk=pk).exists():
+            settlement.release(account, self.using)
             account = None
         if account is None:
-            _count(report, RefreshResult(pk, open_id, "skipped"), on_result)
-        else:
-            yield account
+            self.count(RefreshResult(pk, open_id, "skipped"))
+        return account
+
+    def finish_answered(self, within_seconds: float | None) -> None:
+        """Save what TikTok has answered, after waiting at most that time for an answer."""
+        for call in wait(self.in_flight, within_seconds, FIRST_COMPLETED).done:
+            self.finish(call)
+
+    def finish(self, call: _Call) -> None:
+        account = self.in_flight.pop(call)
+        try:
+            answer = call.result()
+        except BaseException:
+            settlement.release(account, self.using)
+            raise
+        error = settlement.settle(account, answer, self.using)
+        if isinstance(error, AppCredentialsRejectedError):
+            self.report.stopped = "app_credentials_rejected"
+        is_outage = isinstance(error, ConnectionFailedError | ServerError | RateLimitError)
+        self.outage_streak = self.outage_streak + 1 if is_outage else 0
+        if self.outage_streak >= OUTAGE_THRESHOLD:
+            self.report.stopped = self.report.stopped or "tiktok_unavailable"
+        self.count(_result(account, error))
+
+    def count(self, result: RefreshResult) -> None:
+        outcome = result.outcome
+        setattr(self.report, outcome, getattr(self.report, outcome) + 1)
+        if outcome not in ("refreshed", "skipped"):
+            self.report.failures.append(result)
+        self.on_result(result)
 
 
 def _result(account: BusinessAccount, error: TikTokBusinessError | None) -> RefreshResult:
@@ -163,15 +212,6 @@ def _result(account: BusinessAccount, error: TikTokBusinessError | None) -> Refr
     return RefreshResult(
         account.pk, account.open_id, outcome, error.code, error.message, error.request_id
     )
-
-
-def _count(
-    report: RefreshReport, result: RefreshResult, on_result: Callable[[RefreshResult], None]
-) -> None:
-    setattr(report, result.outcome, getattr(report, result.outcome) + 1)
-    if result.outcome not in ("refreshed", "skipped"):
-        report.failures.append(result)
-    on_result(result)
 
 
 class _ClientsPerThread:

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from django.db import IntegrityError, router, transaction
+from django.db import DatabaseError, router
 from django.utils import timezone
 
-from . import batch, conf, durable, refresh, signals
+from . import batch, conf, durable, refresh, settlement, signals
 from .answers import Profile, TokenInfo
 from .batch import RefreshReport, RefreshResult
 from .client import PROFILE_FIELDS
@@ -24,7 +24,6 @@ from .exceptions import (
     AccessTokenRejectedError,
     AccountBusyError,
     AccountGoneError,
-    AccountOwnedByAnotherUserError,
     PermissionDeniedError,
     ReauthorizationRequired,
     TikTokBusinessError,
@@ -66,54 +65,20 @@ def connect_account(user: Any, *, code: str, redirect_uri: str) -> BusinessAccou
     renewed and the owner stays. Sends ``account_connected``.
     """
     code = Secret(code)  # an error report shows the variables' reprs
-    conf.encryption_secrets()  # a missing key has to show before the code is used up
+    # A key that is missing or unusable has to show before the code is used up.
+    app_id = conf.APP_ID
+    BusinessAccount(app_id=app_id, open_id="trial").seal("access_token", "trial")
     client = refresh.client_from_settings()
     try:
         grant = client.exchange_code(code, redirect_uri=redirect_uri)
     finally:
         client.close()
     using = router.db_for_write(BusinessAccount)
-    now = timezone.now()
-    identity = {"app_id": conf.APP_ID, "open_id": grant.open_id}
-    changes = {
-        **refresh.credential_changes(BusinessAccount(**identity), grant),
-        # A new consent starts a new year, also when TikTok does not say so.
-        "refresh_token_expires_at": grant.refresh_token_expires_at,
-        "connected_at": now,
-        "last_refreshed_at": now,
-        "claim_id": "",  # a refresh in flight stands down
-        "claim_expires_at": None,
-    }
-
-    def store() -> BusinessAccount:
-        rows = BusinessAccount.objects.using(using)
-        for _ in range(3):
-            known = rows.filter(**identity).first()
-            if known is None:
-                try:
-                    with transaction.atomic(using=using):
-                        new = rows.create(
-                            **identity, owner=user, **{**changes, "credentials_version": 1}
-                        )
-                except IntegrityError:  # another request connects the same account
-                    continue
-                return connected(new, created=True)
-            if known.owner_id not in (None, user.pk) and not user.has_perm(
-                "tiktok_business.change_businessaccount"
-            ):
-                raise AccountOwnedByAnotherUserError("Another user has connected this account.")
-            same_owner = rows.filter(pk=known.pk, owner=known.owner_id)
-            is_updated = same_owner.update(**changes, owner=known.owner_id or user.pk)
-            if is_updated and refresh.reload(known, using):
-                return connected(known, created=False)
-        raise AccountBusyError("The account is being connected or changed by somebody else.")
-
-    def connected(account: BusinessAccount, *, created: bool) -> BusinessAccount:
-        logger.info("Account %s is connected.", account.open_id)
-        refresh.send_after_commit(signals.account_connected, account, using, created=created)
-        return account
-
-    return durable.committed(lambda: durable.persisted(store, using), using)
+    # A row that the caller's own transaction has locked stays so for as long as we wait.
+    is_patient = not durable.is_in_transaction(using)
+    return durable.committed(
+        lambda: settlement.connect(user, app_id, grant, using, is_patient=is_patient), using
+    )
 
 
 def get_access_token(account: BusinessAccount, *, min_validity_seconds: float | None = None) -> str:
@@ -144,6 +109,8 @@ def get_access_token(account: BusinessAccount, *, min_validity_seconds: float | 
     token: str = account.access_token if in_hand_is_good else ""
     if not token:
         _refresh(account, is_good=lambda row: is_good(row) and bool(row.access_token))
+        if account.status != BusinessAccount.Status.ACTIVE:  # by a receiver, or just now
+            raise _needs_reauthorization(account)
         token = account.access_token
     return token
 
@@ -177,15 +144,19 @@ def refresh_due_accounts(
     flight are finished and saved.
 
     One account's trouble never stops the others. The run stops early when TikTok refuses the app's
-    credentials or is evidently down.
+    credentials or is evidently down. Inside a transaction the run has a thread and a connection of
+    its own, to which ``on_result`` and the receivers of signals belong.
     """
     stop = stop or threading.Event()
     rows: BusinessAccountQuerySet = BusinessAccount.objects.all()
-    if isinstance(accounts, BusinessAccountQuerySet) and not accounts.query.is_sliced:
+    if isinstance(accounts, BusinessAccountQuerySet) and not (
+        accounts.query.is_sliced or accounts.query.combinator
+    ):
         rows = accounts
     elif accounts is not None:
         rows = rows.filter(pk__in=[account.pk for account in accounts])
-    rows = rows.using(router.db_for_write(BusinessAccount)).filter(app_id=conf.APP_ID)
+    using = router.db_for_write(BusinessAccount)
+    rows = rows.using(using).filter(app_id=conf.APP_ID)
     if within is None:
         within = timedelta(seconds=conf.REFRESH_WITHIN_SECONDS)
     refreshed: list[int] = []
@@ -196,26 +167,38 @@ def refresh_due_accounts(
         if on_result is not None:
             on_result(result)
 
-    report = batch.refresh_accounts(
-        rows.due_for_refresh(within),
-        limit=limit,
-        concurrency=conf.REFRESH_CONCURRENCY if concurrency is None else concurrency,
-        requests_per_minute=(
-            conf.REQUESTS_PER_MINUTE if requests_per_minute is None else requests_per_minute
+    if concurrency is None:
+        concurrency = conf.REFRESH_CONCURRENCY
+    if requests_per_minute is None:
+        requests_per_minute = conf.REQUESTS_PER_MINUTE
+    report = durable.committed(
+        lambda: batch.refresh_accounts(
+            rows.due_for_refresh(within),
+            limit=limit,
+            concurrency=concurrency,
+            requests_per_minute=requests_per_minute,
+            stop=stop,
+            on_result=collect,
         ),
-        stop=stop,
-        on_result=collect,
+        using,
     )
     if sync_profiles and report.stopped is None:
-        for pk in refreshed:
-            account = rows.filter(pk=pk).first()
-            if account is None or stop.is_set():
-                continue
-            try:
-                sync_profile(account)
-            except TikTokBusinessError as error:
-                logger.warning("The profile of %s was not synced: %s", account.open_id, error)
+        _sync_profiles(rows, refreshed, stop)
     return report
+
+
+def _sync_profiles(rows: BusinessAccountQuerySet, pks: list[int], stop: threading.Event) -> None:
+    for pk in pks:
+        account = rows.filter(pk=pk).first()
+        if account is None or stop.is_set():
+            continue
+        try:
+            sync_profile(account)
+        except TikTokBusinessError as error:
+            logger.warning("The profile of %s was not synced: %s", account.open_id, error)
+        except DatabaseError as error:  # whose text may quote the row
+            kind = type(error).__name__
+            logger.warning("The profile of %s was not stored: %s", account.open_id, kind)
 
 
 def sync_profile(account: BusinessAccount) -> BusinessAccount:
@@ -246,7 +229,7 @@ def sync_profile(account: BusinessAccount) -> BusinessAccount:
         raise AccountGoneError("The account was deleted while its profile was asked for.")
     for name, value in changes.items():
         setattr(account, name, value)
-    refresh.send_after_commit(signals.profile_synced, account, using)
+    settlement.send_after_commit(signals.profile_synced, account, using)
     return account
 
 
@@ -264,21 +247,17 @@ def disconnect_account(account: BusinessAccount) -> TikTokBusinessError | None:
         row = rows.filter(pk=account.pk).first()
         if row is None:
             raise AccountGoneError("The account is deleted already.")
+        same_consent = rows.filter(pk=row.pk, connected_at=row.connected_at)
+        with durable.busy_if_locked(using):  # to know before TikTok is told
+            same_consent.update(updated_at=timezone.now())
         error = _revoke(row)
-        cleared = rows.filter(pk=row.pk, connected_at=row.connected_at).update(
-            access_token="",
-            refresh_token="",
-            access_token_expires_at=None,
-            refresh_token_expires_at=None,
-            status=BusinessAccount.Status.REVOKED,
-            **refresh.disconnect_changes(error),
-        )
-        if not cleared:
+        changes = settlement.disconnect_changes(error)
+        if not durable.persisted(lambda: same_consent.update(**changes), using):
             raise AccountBusyError("The account has just been connected again.")
-        refresh.reload(row, using)
+        settlement.reload(row, using)
         _take_over(account, row)
         logger.info("Account %s is disconnected.", account.open_id)
-        refresh.send_after_commit(signals.account_disconnected, account, using, error=error)
+        settlement.send_after_commit(signals.account_disconnected, account, using, error=error)
         return error
 
     return durable.committed(clear, using)
@@ -310,7 +289,8 @@ class AccountClient:
     """The Accounts API for one account, always with a fresh token.
 
     A token that TikTok does not accept is renewed and the call repeated once; when the fresh token
-    is not accepted either, the account needs a new consent. Not thread-safe. Usable in ``with``.
+    is not accepted either, and TikTok does not know it, the account needs a new consent. Not
+    thread-safe. Usable in ``with``.
     """
 
     def __init__(self, account: BusinessAccount) -> None:
@@ -379,7 +359,19 @@ class AccountClient:
         try:
             return call(self.account.access_token)
         except AccessTokenRejectedError as error:
-            raise refresh.rejected(self.account, error, _database(self.account)) from None
+            if self._is_token_accepted():
+                raise  # nothing is wrong with the connection: the endpoint is not for such tokens
+            raise settlement.rejected(self.account, error, _database(self.account)) from None
+
+    def _is_token_accepted(self) -> bool:
+        """Whether TikTok knows the token; True also when that cannot be found out."""
+        try:
+            self._client.token_info(self.account.access_token)
+        except AccessTokenRejectedError:
+            return False
+        except TikTokBusinessError:
+            return True
+        return True
 
 
 def _refresh(
@@ -419,6 +411,8 @@ def _take_over(account: BusinessAccount, row: BusinessAccount) -> None:
 
 
 def _needs_reauthorization(account: BusinessAccount) -> ReauthorizationRequired:
+    if account.status == BusinessAccount.Status.REVOKED:
+        return ReauthorizationRequired("The account is disconnected.")
     return ReauthorizationRequired(
         account.last_error_message or "TikTok has rejected the account's tokens.",
         code=account.last_error_code,

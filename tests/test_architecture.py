@@ -15,7 +15,7 @@ FOR_ALL = {"", "exceptions", "masking"}
 
 # module -> the siblings it may import, besides FOR_ALL. Views, admin and the command never see the
 # client or the ciphers; whatever changes an account goes through services. `answers` and
-# `transport` belong to the client, `durable` and `batch` to the refresh engine.
+# `transport` belong to the client; `durable`, `settlement` and `batch` to the refresh engine.
 MAY_IMPORT: dict[str, set[str]] = {
     "": set(),
     "admin": {"admin_columns", "conf", "models", "presentation", "services"},
@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "answers": set(),
     "apps": {"checks"},
     "attempts": {"conf"},
-    "batch": {"answers", "client", "models", "refresh"},
+    "batch": {"answers", "client", "models", "refresh", "settlement"},
     "checks": {"conf", "crypto"},
     "client": {"answers", "transport"},
     "conf": set(),
@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"conf", "fields"},
     "outcomes": set(),
     "presentation": {"models", "services"},
-    "refresh": {"answers", "client", "conf", "durable", "models", "signals"},
+    "refresh": {"answers", "client", "conf", "durable", "models", "settlement"},
     "scopes": set(),
     "services": {
         "answers",
@@ -49,8 +49,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "durable",
         "models",
         "refresh",
+        "settlement",
         "signals",
     },
+    "settlement": {"answers", "durable", "models", "signals"},
     "signals": set(),
     "simulator": {"simulator"},
     "transport": {"answers"},

@@ -5,11 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection, connections, transaction
+from django.db import (
+    DatabaseError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    connection,
+    connections,
+    transaction,
+)
 from django.test import TestCase
 from django.utils import timezone
 
@@ -18,7 +27,13 @@ from django_tiktok_business.exceptions import AccountBusyError, AccountGoneError
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
 from tests.factories import connect
-from tests.utils import meanwhile, override_tiktok, running_simulator
+from tests.utils import (
+    meanwhile,
+    next_statement,
+    override_tiktok,
+    running_simulator,
+    wait_for_savers,
+)
 
 REFRESH = "/tt_user/oauth2/refresh_token/"
 
@@ -29,6 +44,10 @@ def simulator() -> Iterator[Simulator]:
         yield simulator
 
 
+class TimeLimitError(Exception):
+    """What a task queue raises wherever its worker happens to be."""
+
+
 def expired(simulator: Simulator) -> BusinessAccount:
     return connect(simulator, access_token_expires_at=timezone.now() - timedelta(hours=1))
 
@@ -36,13 +55,6 @@ def expired(simulator: Simulator) -> BusinessAccount:
 def stored_pair(account: BusinessAccount) -> tuple[str, str]:
     row = BusinessAccount.objects.get(pk=account.pk)
     return row.access_token, row.refresh_token
-
-
-def wait_for_savers() -> None:
-    for thread in threading.enumerate():
-        if thread.name.startswith("tiktok_business"):
-            thread.join(timeout=30)
-            assert not thread.is_alive()
 
 
 @pytest.mark.django_db(transaction=True)
@@ -108,6 +120,53 @@ def test_f15_pair_survives_the_rollback_of_a_caller_without_autocommit(
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.databases("postgresql", "mysql")
+def test_f15_pair_survives_settings_without_autocommit(simulator: Simulator) -> None:
+    account = expired(simulator)
+    connection.close()
+    connection.settings_dict["AUTOCOMMIT"] = False
+    try:
+        services.get_access_token(account)
+        connection.rollback()
+    finally:
+        connection.settings_dict["AUTOCOMMIT"] = True
+        connection.close()
+    assert stored_pair(account) == simulator.live_tokens(account.open_id)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_f15_batch_survives_the_rollback_of_the_caller(simulator: Simulator) -> None:
+    accounts = [
+        connect(simulator, f"account_{number}", access_token_expires_at=timezone.now())
+        for number in range(3)
+    ]
+    with transaction.atomic():
+        report = services.refresh_due_accounts()
+        transaction.set_rollback(True)
+    wait_for_savers()
+    assert report.refreshed == 3
+    for account in accounts:
+        assert stored_pair(account) == simulator.live_tokens(account.open_id)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.databases("postgresql", "mysql")
+def test_f15_batch_commits_each_pair_while_the_caller_s_transaction_is_open(
+    simulator: Simulator,
+) -> None:
+    account = expired(simulator)
+    seen: list[bool] = []
+
+    def look(result: services.RefreshResult) -> None:
+        connections["default"].close()  # whatever was not committed is gone
+        seen.append(stored_pair(account) == simulator.live_tokens(account.open_id))
+
+    with transaction.atomic():
+        services.refresh_due_accounts(on_result=look)
+    assert seen == [True]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.databases("postgresql", "mysql")
 def test_row_that_the_caller_has_locked_is_an_error_and_no_deadlock(simulator: Simulator) -> None:
     account = expired(simulator)
     with transaction.atomic():
@@ -141,6 +200,37 @@ def test_saver_waits_for_a_transaction_that_stays_open(simulator: Simulator) -> 
     assert stored_pair(account) == simulator.live_tokens(account.open_id)
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), TimeLimitError()])
+def test_f08_answer_that_arrived_survives_an_interrupted_save(
+    simulator: Simulator, error: BaseException
+) -> None:
+    """Ctrl-C, or the time limit of a worker, at the moment of the UPDATE."""
+    account = expired(simulator)
+    with next_statement("UPDATE", error) as interrupt:
+        meanwhile(interrupt)
+        with pytest.raises(type(error)):
+            services.get_access_token(account)
+    wait_for_savers()
+    assert stored_pair(account) == simulator.live_tokens(account.open_id)
+    assert BusinessAccount.objects.get().claim_id == ""
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.databases("sqlite")
+def test_f08_answer_that_cannot_be_saved_at_once_is_saved_later(simulator: Simulator) -> None:
+    account = expired(simulator)
+    with (
+        next_statement("UPDATE", OperationalError("disk I/O error")) as fail,
+        transaction.atomic(),
+    ):
+        meanwhile(fail)
+        with pytest.raises(AccountBusyError, match="goes on trying"):
+            services.get_access_token(account)
+    wait_for_savers()
+    assert stored_pair(account) == simulator.live_tokens(account.open_id)
+
+
 class InsideATestCaseTests(TestCase):
     """Projects' own tests run in a transaction that nobody else can see into."""
 
@@ -150,42 +240,56 @@ class InsideATestCaseTests(TestCase):
             services.get_access_token(account)
             assert stored_pair(account) == simulator.live_tokens(account.open_id)
 
+    def test_save_that_fails_leaves_no_thread_behind(self) -> None:
+        with (
+            running_simulator() as simulator,
+            next_statement("UPDATE", OperationalError()) as fail,
+        ):
+            account = expired(simulator)
+            meanwhile(fail)
+            with pytest.raises(AccountBusyError):
+                services.get_access_token(account)
+        assert not [thread for thread in threading.enumerate() if "tiktok" in thread.name]
+
 
 class Away:
     """A write to a database that comes back after some tries."""
 
-    def __init__(self, failures: int) -> None:
+    def __init__(self, failures: int, error: type[Exception] = OperationalError) -> None:
         self.failures = failures
+        self.error = error
         self.tries = 0
 
     def __call__(self) -> str:
         self.tries += 1
         if self.tries <= self.failures:
-            raise OperationalError("the database is away")
+            raise self.error("the database is away")
         return "written"
 
 
 @pytest.mark.django_db(transaction=True)
-def test_answer_is_kept_in_memory_while_the_database_is_away() -> None:
-    write = Away(failures=3)
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError, InternalError])
+def test_answer_is_kept_in_memory_while_the_database_is_away(error: type[Exception]) -> None:
+    write = Away(failures=3, error=error)
     connection.ensure_connection()
     assert durable.persisted(write, "default") == "written"
     assert write.tries == 4
 
 
 @pytest.mark.django_db(transaction=True)
-def test_save_after_a_rollback_is_tried_until_the_lock_is_free() -> None:
-    write = Away(failures=2)
-    durable.save_after_rollback(write, "default")
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError, DatabaseError])
+def test_later_save_is_tried_until_the_lock_is_free(error: type[Exception]) -> None:
+    write = Away(failures=2, error=error)
+    durable.save_later(write, "default")
     wait_for_savers()
     assert write.tries == 3
 
 
 @pytest.mark.django_db(transaction=True)
 def test_save_that_is_given_up_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    durable.save_after_rollback(Away(failures=1000), "default", patience_seconds=0.2)
+    durable.save_later(Away(failures=1000), "default", patience_seconds=0.2)
     wait_for_savers()
-    assert "SQLite stayed locked" in caplog.text
+    assert "stayed locked or away" in caplog.text
 
 
 @pytest.mark.django_db(transaction=True)
@@ -225,3 +329,66 @@ def test_pair_is_saved_over_a_new_connection_when_the_old_one_is_cut(
     meanwhile(cut)
     services.get_access_token(account)
     assert stored_pair(account) == simulator.live_tokens(account.open_id)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.databases("postgresql")
+def test_pair_is_saved_when_the_server_was_read_only_for_a_moment(simulator: Simulator) -> None:
+    """As the old primary is, while a standby takes over."""
+    account = expired(simulator)
+
+    def become_read_only() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET default_transaction_read_only = on")
+
+    meanwhile(become_read_only)
+    services.get_access_token(account)
+    assert stored_pair(account) == simulator.live_tokens(account.open_id)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.databases("postgresql", "mysql")
+def test_patience_with_locks_is_the_projects_own_again_afterwards(simulator: Simulator) -> None:
+    query = {
+        "postgresql": ("SET lock_timeout = '7s'", "SHOW lock_timeout"),
+        "mysql": ("SET innodb_lock_wait_timeout = 7", "SELECT @@innodb_lock_wait_timeout"),
+    }
+    choose, show = query[connection.vendor]
+    account = expired(simulator)
+    with connection.cursor() as cursor:
+        cursor.execute(choose)
+        services.refresh_account(account)
+        cursor.execute(show)
+        assert str(cursor.fetchone()[0]).startswith("7")
+    connection.close()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.databases("postgresql")
+def test_workers_wait_for_each_other_under_serializable_isolation() -> None:
+    from psycopg import IsolationLevel  # not there where the database is another
+
+    connection.settings_dict["OPTIONS"]["isolation_level"] = IsolationLevel.SERIALIZABLE
+    connection.close()
+    try:
+        with running_simulator(strict=True, latency_seconds=0.2) as simulator:
+            account = expired(simulator)
+            barrier = threading.Barrier(8)
+
+            def work() -> str:
+                try:
+                    row = BusinessAccount.objects.get(pk=account.pk)
+                    barrier.wait(timeout=30)
+                    return services.get_access_token(row)
+                finally:
+                    connections.close_all()
+
+            with ThreadPoolExecutor(8) as pool:
+                tokens = {future.result() for future in [pool.submit(work) for _ in range(8)]}
+            assert simulator.count(REFRESH) == 1
+            live = simulator.live_tokens(account.open_id)
+            assert live is not None
+            assert tokens == {live[0]}
+    finally:
+        del connection.settings_dict["OPTIONS"]["isolation_level"]
+        connection.close()

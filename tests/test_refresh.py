@@ -19,6 +19,7 @@ from django_tiktok_business.exceptions import (
     AccountGoneError,
     APIError,
     AppCredentialsRejectedError,
+    ConfigurationError,
     ConnectionFailedError,
     DecryptionError,
     InvalidResponseError,
@@ -366,6 +367,45 @@ def test_answer_that_outlives_its_claim_is_saved_and_leaves_the_new_claim_alone(
     assert row.claim_id == "another worker"
 
 
+def test_f01_rejection_counts_when_no_slower_worker_can_hold_newer_tokens(
+    simulator: Simulator,
+) -> None:
+    """The claim of one worker expires before its answer is there; another one takes over."""
+    account = connect(simulator)
+    other = stored(account)
+    seen: list[str] = []
+
+    def take_over() -> None:
+        BusinessAccount.objects.filter(pk=account.pk).update(
+            claim_expires_at=timezone.now() - timedelta(hours=1)
+        )
+        # TikTok has rotated the pair for the first worker, so it rejects what is stored.
+        with pytest.raises(AccountBusyError, match="may hold newer tokens"):
+            services.refresh_account(other)
+        seen.append(stored(account).status)
+
+    meanwhile(take_over)
+    services.refresh_account(account)
+    assert seen == [Status.ACTIVE]
+    row = stored(account)
+    assert (row.status, row.consecutive_failures) == (Status.ACTIVE, 0)
+    assert pair(row) == simulator.live_tokens(account.open_id)
+
+
+def test_rejection_counts_the_second_time_when_the_slower_worker_has_died(
+    simulator: Simulator,
+) -> None:
+    account = connect(simulator)
+    with override_tiktok(CLAIM_SECONDS=1):
+        assert refresh.claim(account.pk, "default") is not None
+    simulator.revoke_grant(account.open_id)
+    with pytest.raises(AccountBusyError, match="code 40107"):
+        services.refresh_account(account)
+    with pytest.raises(ReauthorizationRequired):
+        services.refresh_account(account)
+    assert stored(account).status == Status.REAUTHORIZATION_REQUIRED
+
+
 def test_rejection_that_outlives_its_claim_is_no_verdict(simulator: Simulator) -> None:
     account = connect(simulator)
     simulator.fail_next("code", code=40107, path=REFRESH)
@@ -444,6 +484,30 @@ def test_f20_row_that_changes_before_the_claim_is_seen(
     assert simulator.count(REFRESH) == 0
 
 
+@pytest.mark.parametrize(
+    ("keys", "error"),
+    [
+        ({"SESSION_FACTORY_PATH": "nowhere.at_all"}, ImportError),
+        ({"SESSION_FACTORY_PATH": "tests.test_refresh.no_session"}, ZeroDivisionError),
+        ({"ENCRYPTION_KEYS": "not a list"}, ConfigurationError),
+    ],
+)
+def test_wrong_setting_does_not_leave_a_claim_behind(
+    simulator: Simulator, keys: dict[str, Any], error: type[Exception]
+) -> None:
+    account = connect(simulator)
+    with override_tiktok(**keys), pytest.raises(error):
+        services.refresh_account(account)
+    assert stored(account).claim_id == ""
+    services.refresh_account(account)
+    assert pair(stored(account)) == simulator.live_tokens(account.open_id)
+
+
+def no_session() -> None:
+    """A session factory with a bug."""
+    raise ZeroDivisionError
+
+
 def test_claim_won_after_another_worker_has_finished_is_given_back(simulator: Simulator) -> None:
     account = connect(simulator)
     answers = iter([False, True])  # not good at the look, good under the claim
@@ -471,6 +535,37 @@ def test_those_who_wait_share_a_failure_instead_of_repeating_it() -> None:
         outcomes = in_threads(5, lambda: outcome_of(stored(account)))
         assert simulator.count(REFRESH) == 1
         assert sorted(outcomes) == ["AccountBusyError"] * 4 + ["ServerError"]
+
+
+@pytest.mark.parametrize("status", [Status.ACTIVE, Status.REAUTHORIZATION_REQUIRED])
+def test_those_who_wait_share_a_success_instead_of_repeating_it(status: str) -> None:
+    with (
+        running_simulator(strict=True, latency_seconds=0.5) as simulator,
+        override_tiktok(MAX_ATTEMPTS=1),
+    ):
+        account = connect(simulator, status=status)
+        refreshed = in_threads(5, lambda: services.refresh_account(stored(account)))
+        assert simulator.count(REFRESH) == 1
+        live = simulator.live_tokens(account.open_id)
+        assert [pair(row) for row in refreshed] == [live] * 5
+        assert {row.status for row in refreshed} == {Status.ACTIVE}
+
+
+def test_those_who_wait_share_a_rejection_of_an_account_that_was_rejected_before() -> None:
+    with (
+        running_simulator(strict=True, latency_seconds=0.5) as simulator,
+        override_tiktok(MAX_ATTEMPTS=1),
+    ):
+        account = connect(simulator, status=Status.REAUTHORIZATION_REQUIRED)
+        simulator.revoke_grant(account.open_id)
+
+        def work() -> str:
+            with pytest.raises(ReauthorizationRequired) as caught:
+                services.refresh_account(stored(account))
+            return type(caught.value).__name__
+
+        in_threads(4, work)
+        assert simulator.count(REFRESH) == 1
 
 
 @pytest.mark.parametrize("latency", [0.0, 0.3])

@@ -12,10 +12,13 @@ import pytest
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
+from django.db import DataError, transaction
+from django.test import override_settings
 from django.utils import timezone
 
 from django_tiktok_business import services, signals
 from django_tiktok_business.exceptions import (
+    AccessTokenRejectedError,
     AccountBusyError,
     AccountGoneError,
     AccountOwnedByAnotherUserError,
@@ -32,12 +35,19 @@ from django_tiktok_business.exceptions import (
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
 from tests.factories import connect, make_account, make_user
-from tests.utils import meanwhile, override_tiktok, running_simulator
+from tests.utils import (
+    meanwhile,
+    next_statement,
+    override_tiktok,
+    running_simulator,
+    wait_for_savers,
+)
 
 REFRESH = "/tt_user/oauth2/refresh_token/"
 TOKEN = "/tt_user/oauth2/token/"
 REVOKE = "/tt_user/oauth2/revoke/"
 PROFILE = "/business/get/"
+TOKEN_INFO = "/tt_user/token_info/get/"
 Status = BusinessAccount.Status
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -221,13 +231,105 @@ def test_used_code_stores_nothing(simulator: Simulator) -> None:
     assert account.pk == before["id"]
 
 
-def test_missing_key_shows_before_the_code_is_used_up(simulator: Simulator) -> None:
+@pytest.mark.parametrize(
+    ("keys", "error"),
+    [
+        ("not a list", ConfigurationError),
+        (["not UTF-8 in the environment: \udcff, 0123456789"], UnicodeEncodeError),
+    ],
+)
+def test_missing_or_unusable_key_shows_before_the_code_is_used_up(
+    simulator: Simulator, keys: Any, error: type[Exception]
+) -> None:
     user, code = make_user(), consent(simulator)
-    with override_tiktok(ENCRYPTION_KEYS="not a list"), pytest.raises(ConfigurationError):
+    with override_tiktok(ENCRYPTION_KEYS=keys), pytest.raises(error):
         connect_account(user, code)
     assert simulator.count(TOKEN) == 0
     connect_account(user, code)
     assert BusinessAccount.objects.count() == 1
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_f15_new_connection_survives_the_rollback_of_the_caller(
+    simulator: Simulator, known: bool
+) -> None:
+    user = make_user()
+    if known:
+        connect_account(user, consent(simulator))
+    code = consent(simulator)
+    with Listener(signals.account_connected) as heard:
+        with transaction.atomic():
+            account = connect_account(user, code)
+            transaction.set_rollback(True)
+        wait_for_savers()
+    row = BusinessAccount.objects.get()
+    assert (row.open_id, row.owner) == (account.open_id, user)
+    assert pair(row) == pair(account) == simulator.live_tokens(row.open_id)
+    assert [event["created"] for event in heard] == [not known]
+
+
+def test_f15_new_connection_is_stored_once_when_the_caller_commits(simulator: Simulator) -> None:
+    user = make_user()
+    with transaction.atomic():
+        account = connect_account(user, consent(simulator))
+    wait_for_savers()
+    row = BusinessAccount.objects.get()
+    assert (row.pk, row.credentials_version) == (account.pk, 1)
+    assert pair(row) == simulator.live_tokens(row.open_id)
+
+
+@pytest.mark.databases("sqlite")
+def test_connection_of_a_user_who_is_rolled_back_is_given_up_and_told(
+    simulator: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    with transaction.atomic():
+        connect_account(make_user(), consent(simulator))
+        transaction.set_rollback(True)
+    wait_for_savers()
+    assert not BusinessAccount.objects.exists()
+    assert "could not be stored: The account is being connected" in caplog.text
+
+
+@pytest.mark.databases("postgresql", "mysql")
+def test_new_consent_for_a_row_that_the_caller_has_locked_is_stored_later(
+    simulator: Simulator,
+) -> None:
+    user = make_user()
+    account = connect_account(user, consent(simulator))
+    code = consent(simulator)
+    with transaction.atomic():
+        BusinessAccount.objects.filter(pk=account.pk).update(bio="locked")
+        with pytest.raises(AccountBusyError, match="locked the account"):
+            connect_account(user, code)
+    wait_for_savers()
+    assert pair(stored(account)) == simulator.live_tokens(account.open_id) != pair(account)
+
+
+def test_new_connection_survives_an_interrupted_save(simulator: Simulator) -> None:
+    user, code = make_user(), consent(simulator)
+    with next_statement("INSERT", KeyboardInterrupt()) as interrupt:
+        meanwhile(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            connect_account(user, code)
+    wait_for_savers()
+    row = BusinessAccount.objects.get()
+    assert row.owner == user
+    assert pair(row) == simulator.live_tokens(row.open_id)
+
+
+class NoRelations:
+    """A router that lets no objects of two databases refer to each other, which is the default."""
+
+    def db_for_write(self, model: Any, **hints: Any) -> str:
+        return "default"
+
+
+@override_settings(DATABASE_ROUTERS=["tests.test_services.NoRelations"])
+def test_user_who_was_read_from_a_replica_can_connect(simulator: Simulator) -> None:
+    user = make_user()
+    user._state.db = "replica"
+    account = connect_account(user, consent(simulator))
+    assert stored(account).owner_id == user.pk
 
 
 def test_user_who_is_deleted_while_at_tiktok_gets_a_typed_error(simulator: Simulator) -> None:
@@ -373,6 +475,20 @@ def test_f21_undecryptable_fresh_token_is_an_error(simulator: Simulator) -> None
         services.get_access_token(account)
 
 
+def test_receiver_that_disconnects_leaves_no_token_to_hand_out(simulator: Simulator) -> None:
+    account = connect(simulator, access_token_expires_at=timezone.now())
+
+    def receiver(account: BusinessAccount, **kwargs: Any) -> None:
+        services.disconnect_account(account)
+
+    signals.tokens_refreshed.connect(receiver)
+    try:
+        with pytest.raises(ReauthorizationRequired, match="disconnected"):
+            services.get_access_token(account)
+    finally:
+        signals.tokens_refreshed.disconnect(receiver)
+
+
 def test_empty_token_is_never_handed_out(simulator: Simulator) -> None:
     account = stored(connect(simulator, access_token=""))
     live = simulator.live_tokens(account.open_id)
@@ -496,9 +612,12 @@ def test_f01_rejected_token_that_another_worker_has_renewed_is_not_refreshed_aga
     assert simulator.count(REFRESH) == 1
 
 
-def test_fresh_token_that_is_rejected_again_requires_reauthorization(simulator: Simulator) -> None:
+def test_fresh_token_that_tiktok_does_not_know_requires_reauthorization(
+    simulator: Simulator,
+) -> None:
     account = connect(simulator)
     simulator.fail_next("code", code=40105, path=PROFILE, times=2)
+    simulator.fail_next("code", code=40105, path=TOKEN_INFO)
     with (
         Listener(signals.reauthorization_required) as heard,
         pytest.raises(ReauthorizationRequired) as caught,
@@ -511,11 +630,27 @@ def test_fresh_token_that_is_rejected_again_requires_reauthorization(simulator: 
     assert [event["account"] for event in heard] == [account]
 
 
+@pytest.mark.parametrize("token_info", [None, "connection_refused"])
+def test_endpoint_that_takes_no_such_tokens_does_not_break_the_connection(
+    simulator: Simulator, token_info: str | None
+) -> None:
+    """TikTok answers 40105 also where a token of another product is wanted."""
+    account = connect(simulator)
+    simulator.fail_next("code", code=40105, path="/advertiser/info/", times=2)
+    if token_info is not None:
+        simulator.fail_next(token_info, path=TOKEN_INFO)
+    with pytest.raises(AccessTokenRejectedError):
+        services.account_client(account).request("GET", "/advertiser/info/")
+    assert stored(account).status == Status.ACTIVE
+    assert pair(stored(account)) == simulator.live_tokens(account.open_id)
+
+
 def test_second_rejection_does_not_judge_a_pair_that_arrived_meanwhile(
     simulator: Simulator,
 ) -> None:
     account = connect(simulator)
     simulator.fail_next("code", code=40105, path=PROFILE, times=2)
+    simulator.fail_next("code", code=40105, path=TOKEN_INFO)
 
     def nothing() -> None:
         """Let the first call and the refresh pass."""
@@ -609,6 +744,19 @@ def test_f10_reconnect_during_a_disconnect_is_not_cleared(simulator: Simulator) 
     assert pair(stored(account)) == pair(account)
 
 
+@pytest.mark.databases("postgresql", "mysql")
+def test_disconnecting_a_row_that_the_caller_has_locked_tells_tiktok_nothing(
+    simulator: Simulator,
+) -> None:
+    account = connect(simulator)
+    with transaction.atomic():
+        BusinessAccount.objects.filter(pk=account.pk).update(bio="locked")
+        with pytest.raises(AccountBusyError, match="locked the account"):
+            services.disconnect_account(account)
+    assert simulator.count(REVOKE) == 0
+    assert pair(stored(account)) == simulator.live_tokens(account.open_id)
+
+
 def test_disconnecting_a_deleted_account_is_told(simulator: Simulator) -> None:
     account = connect(simulator)
     BusinessAccount.objects.all().delete()
@@ -640,11 +788,17 @@ def test_batch_takes_what_is_due_and_reports_it(simulator: Simulator) -> None:
     assert pair(stored(fresh)) == pair(fresh)
 
 
-@pytest.mark.parametrize("kind", ["queryset", "slice", "list"])
+@pytest.mark.parametrize("kind", ["queryset", "slice", "union", "list"])
 def test_batch_of_chosen_accounts(simulator: Simulator, kind: str) -> None:
     accounts = [connect(simulator, f"account_{number}") for number in range(3)]
     chosen = BusinessAccount.objects.filter(pk__in=[accounts[0].pk, accounts[2].pk])
-    choice = {"queryset": chosen, "slice": chosen[:2], "list": list(chosen)}[kind]
+    one, other = (chosen.filter(pk=accounts[number].pk) for number in (0, 2))
+    choice = {
+        "queryset": chosen,
+        "slice": chosen[:2],
+        "union": one.union(other),
+        "list": list(chosen),
+    }[kind]
     report = services.refresh_due_accounts(accounts=choice, within=timedelta(days=2))
     assert report.refreshed == 2
     assert pair(stored(accounts[1])) == pair(accounts[1])
@@ -664,6 +818,29 @@ def test_profiles_come_after_the_tokens_and_their_failures_change_nothing(
     assert synced.count() == 2
     assert "No profile today." in caplog.text
     assert len(accounts) == 3
+
+
+def test_f14_profile_that_the_database_refuses_does_not_stop_the_others(
+    simulator: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one does with an emoji, where the database's character set has none."""
+    for number in range(3):
+        connect(simulator, f"account_{number}")
+
+    def nothing() -> None:
+        """Let the three refreshes pass."""
+
+    refused = DataError("Incorrect string value in 'the row'")
+    with next_statement("UPDATE", refused) as refuse, caplog.at_level(logging.WARNING):
+        for event in (nothing, nothing, nothing, refuse):
+            meanwhile(event)
+        report = services.refresh_due_accounts(
+            within=timedelta(days=2), sync_profiles=True, concurrency=1
+        )
+    assert report.refreshed == 3
+    assert BusinessAccount.objects.filter(profile_synced_at__isnull=False).count() == 2
+    assert "was not stored: DataError" in caplog.text
+    assert "the row" not in caplog.text
 
 
 def test_profile_of_an_account_that_is_deleted_meanwhile_is_left_out(simulator: Simulator) -> None:

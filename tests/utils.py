@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.db import connections
+from django.db import connection, connections
 from django.test import override_settings
 
 from django_tiktok_business.simulator import Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     import requests
 
@@ -38,6 +39,31 @@ def _happen(response: requests.Response, **kwargs: Any) -> None:
         _while_in_flight.pop(0)()
         if threading.current_thread() is not threading.main_thread():
             connections.close_all()
+
+
+def next_statement(start: str, error: BaseException) -> AbstractContextManager[Callable[[], None]]:
+    """Gives a function; once called, this thread's next statement that begins so fails."""
+    armed: list[BaseException] = []
+
+    def execute(run: Callable[..., Any], sql: str, *arguments: Any) -> Any:
+        if armed and sql.startswith(start):
+            raise armed.pop()
+        return run(sql, *arguments)
+
+    @contextmanager
+    def wrapped() -> Iterator[Callable[[], None]]:
+        with connection.execute_wrapper(execute):
+            yield lambda: armed.append(error)
+
+    return wrapped()
+
+
+def wait_for_savers() -> None:
+    """Until no thread is left that saves what could not be saved at once."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("tiktok_business"):
+            thread.join(timeout=30)
+            assert not thread.is_alive()
 
 
 @contextmanager
