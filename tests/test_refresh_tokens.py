@@ -20,14 +20,14 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import InterfaceError, connection
 from django.utils import timezone
 
 from django_tiktok_business import refresh, services
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
 from tests.factories import connect
-from tests.utils import meanwhile, override_tiktok, running_simulator
+from tests.utils import meanwhile, next_statement, override_tiktok, running_simulator
 
 ROOT = Path(__file__).resolve().parent.parent
 REFRESH = "/tt_user/oauth2/refresh_token/"
@@ -368,6 +368,15 @@ def test_wrong_setting_is_one_clear_line(simulator: Simulator) -> None:
     assert caught.value.returncode == 1
 
 
+def test_connection_that_is_lost_is_one_clear_line_too(simulator: Simulator) -> None:
+    due(simulator, 1)
+    lost = InterfaceError("connection already closed")  # no DatabaseError
+    with next_statement("UPDATE", lost) as lose:
+        lose()
+        with pytest.raises(CommandError, match=r"The database failed \(InterfaceError\)"):
+            call_command("refresh_tokens")
+
+
 def test_failing_database_is_one_clear_line_and_loses_nothing(simulator: Simulator) -> None:
     account, second = due(simulator, 1), due(simulator, 2)
     table = connection.ops.quote_name(BusinessAccount._meta.db_table)
@@ -531,6 +540,30 @@ def test_sigterm_finishes_the_calls_in_flight_saves_them_and_exits_0() -> None:
         assert 0 < simulator.count(REFRESH) < 29
         assert all(is_live(simulator, account) for account in accounts)
         assert not BusinessAccount.objects.exclude(claim_id="").exists()
+
+
+SIGNAL_AT_THE_WORST_MOMENT = """
+import django, signal
+django.setup()
+from django_tiktok_business.management.commands.refresh_tokens import _stop_on_signal
+with _stop_on_signal() as stop:
+    with stop._cond:  # as wait() does, for a moment
+        signal.raise_signal(signal.SIGTERM)
+    print(stop.wait(20))
+"""
+
+
+def test_signal_that_arrives_inside_the_wait_for_it_does_not_hang_the_run() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", SIGNAL_AT_THE_WORST_MOMENT],
+        env=environment("http://127.0.0.1:9"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert (result.stdout, result.stderr) == ("True\n", "")
 
 
 WITHOUT_TQDM = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import re
 import signal
@@ -15,7 +16,8 @@ from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, close_old_connections
+from django.db import Error as AnyDatabaseError
+from django.db import close_old_connections
 
 from django_tiktok_business import conf, services
 from django_tiktok_business.exceptions import ConfigurationError
@@ -123,7 +125,7 @@ class Command(BaseCommand):
     def _run_once(self, options: dict[str, Any], stop: threading.Event) -> int:
         try:
             return self._refresh(options, stop)
-        except DatabaseError as error:
+        except AnyDatabaseError as error:
             # The text of a database error may quote a row; its kind is enough to act on.
             raise CommandError(
                 f"The database failed ({type(error).__name__}). What TikTok had answered before is "
@@ -244,7 +246,8 @@ def _stop_on_signal() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
     def on_signal(number: int, frame: object) -> None:
-        stop.set()
+        # Not set right here: this may have interrupted the very wait() that holds the event's lock.
+        _thread.start_new_thread(stop.set, ())
         restore()
 
     for number in handlers:
