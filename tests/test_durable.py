@@ -365,8 +365,37 @@ def test_patience_with_locks_is_the_projects_own_again_afterwards(simulator: Sim
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.databases("postgresql")
+def test_claim_that_is_in_conflict_for_a_moment_is_tried_again(simulator: Simulator) -> None:
+    account = expired(simulator)
+    is_locked = threading.Event()
+
+    def lock_for_a_moment() -> None:
+        try:
+            with transaction.atomic():
+                BusinessAccount.objects.select_for_update().get(pk=account.pk)
+                is_locked.set()
+                time.sleep(1)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=lock_for_a_moment)
+    thread.start()
+    assert is_locked.wait(timeout=30)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SET statement_timeout = '200ms'")  # so that the claim fails at once
+        services.get_access_token(account)
+    finally:
+        connection.close()
+        thread.join()
+    assert stored_pair(account) == simulator.live_tokens(account.open_id)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.databases("postgresql")
 def test_workers_wait_for_each_other_under_serializable_isolation() -> None:
-    from psycopg import IsolationLevel  # not there where the database is another
+    # Not there where the database is another.
+    from django.db.backends.postgresql.psycopg_any import IsolationLevel
 
     connection.settings_dict["OPTIONS"]["isolation_level"] = IsolationLevel.SERIALIZABLE
     connection.close()
