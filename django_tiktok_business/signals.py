@@ -1,8 +1,11 @@
 """What happens to connections, as Django signals.
 
 All are sent by `BusinessAccount` (the class) after the change is committed, with ``account``, the
-`BusinessAccount`. They are sent with ``send_robust``: what a receiver raises is logged under
-``tiktok_business`` and changes nothing.
+`BusinessAccount`. They are sent with ``send_robust``: what a receiver raises is logged by Django,
+under ``django.dispatch``, and changes nothing.
+
+A process that is killed right after the commit sends no signal. In a batch receivers run in the
+thread that saves the answers, and the next ones wait for them: hand slow work to a queue.
 """
 
 from __future__ import annotations
