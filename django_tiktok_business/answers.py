@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from .exceptions import (
@@ -36,6 +36,7 @@ __all__ = [
     "CODE_EXCHANGE_ERRORS",
     "REFRESH_ERRORS",
     "Answer",
+    "Insights",
     "Profile",
     "TokenGrant",
     "TokenInfo",
@@ -45,6 +46,8 @@ __all__ = [
 # Beyond these a lifetime is nonsense (milliseconds, an instant): a day and a year are usual.
 MAX_ACCESS_TOKEN_LIFETIME_SECONDS = 366 * 86400
 MAX_REFRESH_TOKEN_LIFETIME_SECONDS = 10 * 366 * 86400
+MAX_GROUPS = 300  # of scopes, of which there are some thirty, or of countries
+MAX_TEXT = 10_000  # characters; a biography has at most a few hundred
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,19 @@ class Profile:
     videos_count: int | None = None
 
 
+@dataclass(frozen=True)
+class Insights:
+    """Daily figures and audience of an account; what TikTok left out is not in it.
+
+    ``days``: for each day in UTC the figures by TikTok's names, and ``audience_activity`` as 24
+    counts. ``audience``: "ages", "genders" and "countries", each a list of ``[name, share]``, the
+    largest share first: untrusted text, and a fraction from 0 to 1.
+    """
+
+    days: Mapping[date, Mapping[str, Any]]
+    audience: Mapping[str, list[list[Any]]]
+
+
 class Answer:
     """An HTTP answer, read as TikTok's envelope: ``code``, ``message``, ``request_id``, ``data``.
 
@@ -119,8 +135,11 @@ class Answer:
 
     def _told(self, name: str, longest: int) -> str:
         """A line of text of the envelope, fit for logs, without secrets."""
-        text = _line((self._envelope or {}).get(name))
-        for pattern in (*map(_repetition_of, filter(None, self._secrets)), _TOKEN_LIKE):
+        value = (self._envelope or {}).get(name)
+        # More is read than shown, because a secret that is taken out makes it shorter; no more
+        # than that, because an answer can be megabytes of what takes long to search.
+        text = _line(value[: 4 * longest] if isinstance(value, str) else "")
+        for pattern in (*map(_repetition_of, self._secrets), _TOKEN_LIKE):
             text = pattern.sub("<secret>", text)
         return text[:longest]
 
@@ -234,20 +253,77 @@ class Answer:
         parts = value.split(",") if isinstance(value, str) else value
         if not isinstance(parts, list):
             return None
-        names = {_clean_text(part).strip() for part in parts} - {""}
+        names = {_clean_text(part).strip()[:100] for part in parts[:MAX_GROUPS]} - {""}
         return sorted(names) or None
 
     def text(self, name: str) -> str | None:
         value = self.data.get(name)
-        return _clean_text(value) if isinstance(value, str) else None
+        return _clean_text(value)[:MAX_TEXT] if isinstance(value, str) else None
 
     def boolean(self, name: str) -> bool | None:
         value = self.data.get(name)
         return value if isinstance(value, bool) else None
 
     def count(self, name: str) -> int | None:
-        value = _integer(self.data.get(name))
-        return value if value is not None and 0 <= value < 2**63 else None
+        return _count(self.data.get(name))
+
+    def insights(self, figures: Sequence[str], first_day: date, last_day: date) -> Insights:
+        """The daily ``figures`` from ``first_day`` to ``last_day``, and who the audience is."""
+        days: dict[date, dict[str, Any]] = {}
+        for entry in _objects(self.data.get("metrics")):
+            day = _date(entry.get("date"))
+            if day is None or not first_day <= day <= last_day:
+                continue
+            told: dict[str, Any] = {name: _count(entry.get(name)) for name in figures}
+            told["audience_activity"] = _hours(entry.get("audience_activity"))
+            days[day] = {name: value for name, value in told.items() if value is not None}
+        audience = {
+            name: _shares(self.data.get(f"audience_{name}"), key)
+            for name, key in (("ages", "age"), ("genders", "gender"), ("countries", "country"))
+        }
+        return Insights(
+            days={day: told for day, told in days.items() if told},
+            audience={name: shares for name, shares in audience.items() if shares},
+        )
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _date(value: Any) -> date | None:
+    try:
+        # fromisoformat() alone takes other spellings too.
+        return date.fromisoformat(value if re.fullmatch(r"\d{4}-\d\d-\d\d", value) else "")
+    except (TypeError, ValueError):
+        return None
+
+
+def _count(value: Any) -> int | None:
+    number = _integer(value)
+    return number if number is not None and number >= 0 else None
+
+
+def _hours(value: Any) -> list[int] | None:
+    """Counts for the hours 0 to 23; None unless each hour has one."""
+    counts = {_integer(item.get("hour")): _count(item.get("count")) for item in _objects(value)}
+    hours = [counts.get(hour) for hour in range(24)]
+    return None if None in hours else hours  # type: ignore[return-value]
+
+
+def _shares(value: Any, key: str) -> list[list[Any]]:
+    """Names and shares, the largest first."""
+    shares: dict[str, Any] = {
+        _line(item.get(key))[:100]: item.get("percentage") for item in _objects(value)[:MAX_GROUPS]
+    }
+    return sorted(
+        (
+            [name, float(share)]
+            for name, share in shares.items()
+            if name and type(share) in (int, float) and 0 <= share <= 1
+        ),
+        key=lambda pair: -pair[1],
+    )
 
 
 def _json_object(content: bytes) -> dict[str, Any] | None:
@@ -291,14 +367,23 @@ def _line(value: Any) -> str:
 
 
 def _repetition_of(secret: str) -> re.Pattern[str]:
-    """What repeats ``secret``, whole or cut off, plain or escaped: its start and what follows."""
-    return re.compile("".join(map(_spellings, secret[:8])) + r"\S*", re.IGNORECASE)
+    """What repeats ``secret``, whole or cut off, plain or escaped: its start and what follows.
+
+    Backslashes stand anywhere in escaped text, so those of the secret itself do not count. Each is
+    looked at once, however many a hostile answer holds: hence the look behind, and ``*+`` below.
+    """
+    signs = _BACKSLASH.sub("", secret)[:8]
+    start = "".join(map(_spellings, signs)) or r"(?!)"
+    return re.compile(rf"(?<!\\){start}\S*", re.IGNORECASE)
 
 
 def _spellings(sign: str) -> str:
     """A pattern for a character: itself, after backslashes, as in a URL, as in JSON."""
     in_url = "".join(f"%{byte:02x}" for byte in sign.encode("utf-8", "replace"))
-    return rf"(?:\\*{re.escape(sign)}|{in_url}|\\+u{ord(sign):04x})"
+    return rf"(?:{_BACKSLASH.pattern})*+(?:{re.escape(sign)}|{in_url}|u{ord(sign):04x})"
+
+
+_BACKSLASH = re.compile(r"\\|%5c", re.IGNORECASE)
 
 
 # The second net: TikTok's tokens begin like this in all its samples.

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
-from django.db.models import F
-
-from . import refresh, settlement
+from . import clock, durable, events, refresh, settlement
 from .answers import TokenGrant
+from .calls import Call
+from .ceiling import BATCH
 from .exceptions import (
     AccountBusyError,
     APIError,
@@ -25,18 +27,20 @@ from .exceptions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from concurrent.futures import Future
+    from collections.abc import Callable, Iterator
 
+    from .calls import Calls
     from .client import TikTokClient
-    from .models import BusinessAccount, BusinessAccountQuerySet
-
-    _Call = Future[TokenGrant | TikTokBusinessError]
+    from .due import Due
+    from .models import BusinessAccount
+    from .refresh import ClaimTimes
 
 __all__ = ["RefreshReport", "RefreshResult", "refresh_accounts"]
 
 POLL_SECONDS = 0.1  # how often a run that waits for an answer looks whether it shall stop
 OUTAGE_THRESHOLD = 5  # consecutive failures of TikTok itself after which the batch stops
+MOST_PAUSES = 3  # in a row; refused again after them, the run stops
+LONGEST_WAIT_SECONDS = 310  # for a turn: five minutes and some; TikTok may ask for a longer pause
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,19 @@ class RefreshResult:
 
 @dataclass
 class RefreshReport:
-    """What became of a batch. ``stopped`` is None, or why the rest was not tried."""
+    """What became of a batch.
+
+    ``backing_off`` counts due accounts that were left alone because they kept failing for passing
+    reasons; their next attempt comes later. ``stopped`` is None, or why the rest was not tried:
+    "app_credentials_rejected", "tiktok_unavailable", "rate_limited" or "interrupted".
+    """
 
     refreshed: int = 0
     retry_later: int = 0
     reauthorization_required: int = 0
     undecryptable: int = 0
     skipped: int = 0
+    backing_off: int = 0
     stopped: str | None = None
     duration_seconds: float = 0.0
     failures: list[RefreshResult] = field(default_factory=list)
@@ -71,42 +81,47 @@ class RefreshReport:
     @property
     def all_refreshed(self) -> bool:
         """Whether every due account was refreshed, by us or by the worker that had it."""
-        return self.stopped is None and not self.failures
+        return self.stopped is None and not self.failures and not self.backing_off
 
 
 def refresh_accounts(
-    due: BusinessAccountQuerySet,
+    due: Due,
+    calls: Calls,
     *,
     limit: int | None,
-    concurrency: int,
-    requests_per_minute: int,
     stop: threading.Event,
     on_result: Callable[[RefreshResult], None],
 ) -> RefreshReport:
-    """Refresh the accounts in ``due``, the most urgent first.
+    """Refresh the accounts that are ``due``, the most urgent first, at most ``limit``.
 
-    Calls run in a pool of ``concurrency`` threads; the database is touched by this thread alone,
-    and each answer is saved as soon as it is there. When ``stop`` is set, the calls in flight are
-    finished and saved. Database errors are raised after the same.
+    The database is touched by this thread alone, and each answer is saved as soon as it is there.
+    When ``stop`` is set, the calls in flight are finished and saved. Database errors are raised
+    after the same.
     """
-    run = _Run(due, concurrency, requests_per_minute, stop, on_result)
+    run = _Run(due, calls, stop, on_result)
     started = time.monotonic()
-    failure: BaseException | None = None
-    clients = _ClientsPerThread()
-    with ThreadPoolExecutor(max_workers=concurrency) as pool, clients:
-        try:
-            run.submit_all(limit, lambda account: pool.submit(clients.ask, account))
-        except BaseException as error:  # noqa: BLE001 -- raised when all answers are saved
-            failure = error
-        while run.in_flight:
-            try:
-                run.finish_answered(None)
-            except BaseException as error:  # noqa: BLE001 -- Ctrl-C while that goes on, too
-                failure = failure or error
-    if failure is not None:
-        raise failure
+    with events.collected(run.using):
+        _finish(run, limit)
     run.report.duration_seconds = time.monotonic() - started
     return run.report
+
+
+def _finish(run: _Run, limit: int | None) -> None:
+    failure: BaseException | None = None
+    try:
+        run.report.backing_off = run.due.backing_off()
+        run.submit_all(limit)
+    except BaseException as error:  # noqa: BLE001 -- raised when all answers are saved
+        failure = error
+    while not run.is_concluded:
+        try:
+            if failure is not None:
+                run.calls.abandon()
+            run.conclude()
+        except BaseException as error:  # noqa: BLE001 -- Ctrl-C while that goes on, too
+            failure = failure or error
+    if failure is not None:
+        raise failure
 
 
 class _Run:
@@ -114,83 +129,220 @@ class _Run:
 
     def __init__(
         self,
-        due: BusinessAccountQuerySet,
-        concurrency: int,
-        requests_per_minute: int,
+        due: Due,
+        calls: Calls,
         stop: threading.Event,
         on_result: Callable[[RefreshResult], None],
     ) -> None:
         self.due = due
-        self.using = due.db
-        self.concurrency = concurrency
-        # Paced, not in bursts: TikTok counts by the second as well as by the minute.
-        self.pause_seconds = 60 / requests_per_minute if requests_per_minute else 0
+        self.calls = calls
         self.stop = stop
         self.on_result = on_result
+        self.using = due.chosen.db
         self.report = RefreshReport()
-        self.in_flight: dict[_Call, BusinessAccount] = {}
-        self.outage_streak = 0
+        self.is_concluded = False
+        self.turns: deque[float] = deque()  # when calls may be made, on the monotonic clock
+        self.waiting: deque[tuple[int, str]] = deque()  # whose turn comes next
+        # Those of whom it is not known yet whether they or TikTok itself are the trouble.
+        self.suspects: deque[tuple[BusinessAccount, TikTokBusinessError]] = deque()
+        self.refused: dict[int, RefreshResult] = {}  # by primary key; to be tried after the pause
+        self.is_database_proven = False
 
-    def submit_all(self, limit: int | None, submit: Callable[[BusinessAccount], _Call]) -> None:
-        """Claim the due accounts one by one, each only when its turn has come."""
-        most_urgent_first = self.due.order_by(
-            F("access_token_expires_at").asc(nulls_first=True), "pk"
-        )
-        next_at = 0.0
-        for pk, open_id in list(most_urgent_first.values_list("pk", "open_id")[:limit]):
-            self.wait_for_turn(next_at)
-            if self.stop.is_set():
-                self.report.stopped = self.report.stopped or "interrupted"
-            if self.report.stopped:
+    # Out to TikTok
+
+    def submit_all(self, limit: int | None) -> None:
+        """Claim the due accounts in small batches, each not before its turn has come."""
+        candidates = islice(self.candidates(), limit)
+        while True:
+            room = self.room()
+            if self.shall_stop():
                 return
-            account = self.claimed(pk, open_id)
-            if account is not None:
-                self.in_flight[submit(account)] = account
-                next_at = time.monotonic() + self.pause_seconds
+            self.waiting.extend(islice(candidates, max(0, room - len(self.waiting))))
+            wanted = min(room, len(self.waiting))
+            if wanted and self.has_turn(wanted):
+                ready = min(wanted, len(self.turns))
+                self.submit([self.waiting.popleft() for _ in range(ready)])
+            elif not self.calls.in_flight and not self.waiting:
+                return
+            elif not wanted:
+                self.finish_answered(POLL_SECONDS)
 
-    def wait_for_turn(self, next_at: float) -> None:
-        """Until there is room for a call and the pause is over; answers are saved meanwhile."""
-        self.finish_answered(None if len(self.in_flight) >= self.concurrency else 0)
-        while not self.stop.is_set() and (left_seconds := next_at - time.monotonic()) > 0:
-            if self.in_flight:
-                self.finish_answered(min(left_seconds, POLL_SECONDS))
-            else:
-                self.stop.wait(left_seconds)
+    def shall_stop(self) -> bool:
+        if self.stop.is_set():
+            self.report.stopped = self.report.stopped or "interrupted"
+        return self.report.stopped is not None
 
-    def claimed(self, pk: int, open_id: str) -> BusinessAccount | None:
-        try:
-            account = refresh.claim(pk, self.using)
-        except AccountBusyError as error:
-            self.count(RefreshResult(pk, open_id, "retry_later", message=str(error)))
+    def candidates(self) -> Iterator[tuple[int, str]]:
+        pages = self.due.pages()
+        while page := self.patiently(pages.next):
+            clock.synchronize(self.using)
+            yield from page
+
+    def room(self) -> int:
+        """Free places for calls, after saving what has been answered.
+
+        Waits for an answer while the places are few: to claim rows one by one would cost more than
+        the calls. Where no ceiling holds the pool up, some calls wait in it, so that its threads
+        need not wait for the database.
+        """
+        places = self.calls.concurrency + self.calls.ahead
+        while True:
+            self.finish_answered(0)
+            room = places - self.calls.in_flight
+            is_enough = room >= max(1, self.calls.ahead or places // 4)
+            if is_enough or self.shall_stop():
+                return room
+            self.finish_answered(POLL_SECONDS)
+
+    def has_turn(self, wanted: int) -> bool:
+        """Take turns under the ceiling; when there is none, wait a little."""
+        # Left over from rows that somebody else had; too late a call could be one too many.
+        while self.turns and self.turns[0] < time.monotonic() - BATCH:
+            self.turns.popleft()
+        while len(self.turns) < wanted:
+            wait_seconds = self.calls.ceiling.reserve(BATCH)
+            if wait_seconds is None:
+                break
+            self.turns.append(time.monotonic() + wait_seconds)
+        if self.turns:
+            return True
+        wait_seconds = self.calls.ceiling.wait_seconds(BATCH)
+        if wait_seconds > LONGEST_WAIT_SECONDS:
+            self.report.stopped = "rate_limited"
+        elif self.calls.in_flight:
+            self.finish_answered(min(wait_seconds, POLL_SECONDS))
+        else:
+            self.stop.wait(wait_seconds)
+        return False
+
+    def submit(self, rows: list[tuple[int, str]]) -> None:
+        open_ids = dict(rows)
+        for pk in open_ids:
+            self.refused.pop(pk, None)
+        times = refresh.ClaimTimes.now()
+        claimed, busy = self.claimed(list(open_ids), refresh.new_claim_id())
+        self.calls.submit(
+            *(
+                Call(account, self.turns.popleft(), partial(self.ask, account, times))
+                for account in claimed
+            )
+        )
+        for account in claimed:
+            del open_ids[account.pk]
+        for pk, open_id in open_ids.items():
+            outcome = "retry_later" if pk in busy else "skipped"
+            self.count(RefreshResult(pk, open_id, outcome, message=busy.get(pk, "")))
+
+    def ask(
+        self, account: BusinessAccount, times: ClaimTimes, client: TikTokClient
+    ) -> TokenGrant | TikTokBusinessError | None:
+        """In a thread of the pool: the answer, None when this is no time to ask (any more)."""
+        is_late = time.monotonic() > times.begin_by
+        if is_late or self.shall_stop() or self.calls.ceiling.is_paused:
             return None
-        # What was due when the list was made may have been refreshed since.
-        if account is not None and not self.due.filter(pk=pk).exists():
-            settlement.release(account, self.using)
-            account = None
-        if account is None:
-            self.count(RefreshResult(pk, open_id, "skipped"))
-        return account
+        return refresh.ask(account, client, until=times.end_by, has_turn=True)
+
+    def claimed(
+        self, pks: list[int], claim_id: str
+    ) -> tuple[list[BusinessAccount], dict[int, str]]:
+        """The rows that could be claimed, and why others are busy; the rest somebody else has."""
+        try:
+            return self.claim(pks, claim_id), {}
+        except AccountBusyError as error:
+            if len(pks) == 1:
+                return [], {pks[0]: str(error)}
+        # One by one, to leave out the one that somebody has locked; under the same id, because
+        # those before it may be claimed by now.
+        parts = [self.claimed([pk], claim_id) for pk in pks]
+        accounts = [account for part, _ in parts for account in part]
+        return accounts, {pk: why for _, part in parts for pk, why in part.items()}
+
+    def claim(self, pks: list[int], claim_id: str) -> list[BusinessAccount]:
+        condition = self.due.condition
+        claimed: list[BusinessAccount] = self.patiently(
+            lambda: refresh.claim(pks, self.using, claim_id=claim_id, condition=condition)
+        )
+        self.is_database_proven = True
+        return claimed
+
+    def patiently(self, work: Callable[[], Any]) -> Any:
+        """Wait for a database that goes away; one that was never there is reported at once."""
+        return durable.patiently(work, self.using) if self.is_database_proven else work()
+
+    # Back from TikTok
 
     def finish_answered(self, within_seconds: float | None) -> None:
         """Save what TikTok has answered, after waiting at most that time for an answer."""
-        for call in wait(self.in_flight, within_seconds, FIRST_COMPLETED).done:
-            self.finish(call)
+        for account, answer in self.calls.answers(within_seconds):
+            self.finish(account, answer)
 
-    def finish(self, call: _Call) -> None:
-        account = self.in_flight.pop(call)
-        try:
-            answer = call.result()
-        except BaseException:
+    def finish(self, account: BusinessAccount, answer: Any) -> None:
+        if isinstance(answer, TokenGrant):
+            error = self.save(account, answer)
+            self.clear_suspects()  # TikTok is there
+            self.count(_result(account, error))
+            return
+        self.calls.drop()
+        if answer is None:
             settlement.release(account, self.using)
-            raise
+            self.waiting.appendleft((account.pk, account.open_id))
+            return
+        if not isinstance(answer, TikTokBusinessError):
+            settlement.release(account, self.using)
+            raise answer
+        if isinstance(answer, ConnectionFailedError | ServerError):
+            self.suspects.append((account, answer))
+            if len(self.suspects) >= OUTAGE_THRESHOLD:
+                self.report.stopped = self.report.stopped or "tiktok_unavailable"
+            return
         error = settlement.settle(account, answer, self.using)
+        if isinstance(answer, APIError) and answer.http_status is not None:
+            self.clear_suspects()  # it was TikTok that said so
         if isinstance(error, AppCredentialsRejectedError):
             self.report.stopped = "app_credentials_rejected"
-        is_outage = isinstance(error, ConnectionFailedError | ServerError | RateLimitError)
-        self.outage_streak = self.outage_streak + 1 if is_outage else 0
-        if self.outage_streak >= OUTAGE_THRESHOLD:
-            self.report.stopped = self.report.stopped or "tiktok_unavailable"
-        self.count(_result(account, error))
+        if isinstance(error, RateLimitError):
+            self.refuse(account, error)
+        else:
+            self.count(_result(account, error))
+
+    def save(self, account: BusinessAccount, grant: TokenGrant) -> TikTokBusinessError | None:
+        """Before anything else is done. Ctrl-C leaves it to be done once more, by `conclude`."""
+        try:
+            error = settlement.settle(account, grant, self.using)
+        except Exception:  # what could not be saved is being saved in the background
+            self.calls.drop()
+            raise
+        self.calls.drop()
+        return error
+
+    def refuse(self, account: BusinessAccount, error: RateLimitError) -> None:
+        """Try it once more when the pause is over, unless that has been done often enough."""
+        self.turns.clear()  # they were taken before the pause
+        self.refused[account.pk] = _result(account, error)
+        self.waiting.appendleft((account.pk, account.open_id))
+        if self.calls.ceiling.pauses > MOST_PAUSES:
+            self.report.stopped = self.report.stopped or "rate_limited"
+
+    def clear_suspects(self) -> None:
+        """The trouble was with these accounts: write it down."""
+        while self.suspects:
+            account, error = self.suspects.popleft()
+            verdict = settlement.settle(account, error, self.using)
+            self.count(_result(account, verdict))
+
+    def conclude(self) -> None:
+        """Save all that is in flight, and settle what was left open."""
+        while self.calls.in_flight:
+            self.finish_answered(None)
+        if self.report.stopped != "tiktok_unavailable":
+            self.clear_suspects()
+        while self.suspects:  # TikTok is down, and not one of these connections the worse for it
+            account, error = self.suspects.popleft()
+            settlement.release(account, self.using)
+            self.count(_result(account, error))
+        while self.refused:
+            self.count(self.refused.popitem()[1])
+        self.is_concluded = True
 
     def count(self, result: RefreshResult) -> None:
         outcome = result.outcome
@@ -212,24 +364,3 @@ def _result(account: BusinessAccount, error: TikTokBusinessError | None) -> Refr
     return RefreshResult(
         account.pk, account.open_id, outcome, error.code, error.message, error.request_id
     )
-
-
-class _ClientsPerThread:
-    """One client, and so one HTTP session, for each thread of a pool."""
-
-    def __init__(self) -> None:
-        self._local = threading.local()
-        self._clients: list[TikTokClient] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        for client in self._clients:
-            client.close()
-
-    def ask(self, account: BusinessAccount) -> TokenGrant | TikTokBusinessError:
-        if not hasattr(self._local, "client"):
-            self._local.client = refresh.client_from_settings()
-            self._clients.append(self._local.client)
-        return refresh.ask(account, self._local.client)

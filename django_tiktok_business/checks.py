@@ -2,10 +2,12 @@
 
 Ids are never reused. Errors: E001 no dict, E002 missing key, E003 unknown key, E004 wrong value,
 E005 redirect URI, E006 cache, E007 session factory, E008 time zones, E009 authorization URL of
-another app. Warnings: W001 redirect URI (the text of E005 while DEBUG is on), W002 API base URL,
-W003 authorization URL, W004 no encryption key, W005 short, W006 guessable, W007 shared with
-SECRET_KEY, W008 repeated, W009 two redirect URIs, W010 short claim, W011 redirect URI from the
-request (only with ``check --deploy``), W012 session cookie that does not come back from TikTok.
+another app, E010 short claim. Warnings: W001 redirect URI (the text of E005 while DEBUG is on),
+W002 API base URL, W003 authorization URL, W004 no encryption key, W005 short, W006 guessable, W007
+shared with SECRET_KEY, W008 repeated, W009 two redirect URIs, W010 (E010 now), W011 redirect URI
+from the request, W012 session cookie that does not come back from TikTok, W013 cache that processes
+cannot share. W011 and W013 come only with ``check --deploy``. `token_checks` has W014 to
+W016.
 """
 
 from __future__ import annotations
@@ -26,11 +28,13 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from . import conf
+from .deadlines import shortest_claim_seconds
 from .exceptions import ConfigurationError
 
 __all__ = [
     "check_authorization_url",
     "check_cache_alias",
+    "check_cache_is_shared",
     "check_claim_outlasts_call",
     "check_encryption_keys",
     "check_keys",
@@ -258,7 +262,7 @@ def check_encryption_keys(
                 "SECRET_KEY: once SECRET_KEY is replaced and its old value has left "
                 "SECRET_KEY_FALLBACKS, no stored token can be read and every account has to be "
                 "connected again.",
-                hint=_NEW_KEY_HINT.format(old="the present SECRET_KEY"),
+                hint=_NEW_KEY_HINT.format(old="the present SECRET_KEY (and SECRET_KEY_FALLBACKS)"),
                 id="tiktok_business.W004",
             )
         ]
@@ -324,6 +328,28 @@ def check_cache_alias(app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
     ]
 
 
+# Each of its own process, without memory at all, or with an add() that two can win.
+_UNSHARED_CACHES = ("locmem.LocMemCache", "dummy.DummyCache", "filebased.FileBasedCache")
+
+
+def check_cache_is_shared(
+    app_configs: Sequence[AppConfig] | None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Warn about a cache through which processes cannot keep to one REQUESTS_PER_MINUTE."""
+    backend = settings.CACHES.get(_value("CACHE_ALIAS"), {}).get("BACKEND", "")
+    if not _value("REQUESTS_PER_MINUTE") or not backend.endswith(_UNSHARED_CACHES):
+        return []
+    return [
+        checks.Warning(
+            f"The cache of TIKTOK_BUSINESS['CACHE_ALIAS'] is a {backend.rpartition('.')[2]}, so "
+            "each process makes REQUESTS_PER_MINUTE calls by itself.",
+            hint="Use Redis, Memcached or the database cache, or divide REQUESTS_PER_MINUTE by the "
+            "number of processes.",
+            id="tiktok_business.W013",
+        )
+    ]
+
+
 def check_session_cookie(
     app_configs: Sequence[AppConfig] | None, **kwargs: Any
 ) -> list[CheckMessage]:
@@ -351,6 +377,8 @@ def check_session_factory(
         problem = None if callable(import_string(path)) else "is not callable"
     except ImportError as err:
         problem = f"cannot be imported ({err})"
+    except Exception as err:  # noqa: BLE001 -- of the module; its text may hold a secret
+        problem = f"cannot be imported ({type(err).__name__})"
     if problem is None:
         return []
     return [
@@ -365,21 +393,22 @@ def check_session_factory(
 def check_claim_outlasts_call(
     app_configs: Sequence[AppConfig] | None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Warn when a claim may run out under a worker that is still waiting for TikTok."""
+    """Refuse a claim that may run out under a worker that is still waiting for TikTok."""
     names = ("CLAIM_SECONDS", "MAX_ATTEMPTS", "REQUEST_TIMEOUT_SECONDS")
     claim_seconds, max_attempts, timeout_seconds = map(_value, names)
     if None in (claim_seconds, max_attempts, timeout_seconds):
         return []
-    longest_seconds = max_attempts * timeout_seconds
-    if claim_seconds > longest_seconds:
+    shortest = shortest_claim_seconds(timeout=timeout_seconds, max_attempts=max_attempts)
+    if claim_seconds >= shortest:
         return []
     return [
-        checks.Warning(
-            f"TIKTOK_BUSINESS['CLAIM_SECONDS'] is {claim_seconds}, but one call may take "
-            f"MAX_ATTEMPTS x REQUEST_TIMEOUT_SECONDS = {longest_seconds} seconds: a second worker "
-            "could refresh the same account meanwhile.",
-            hint=f'Write "CLAIM_SECONDS": {2 * longest_seconds}.',
-            id="tiktok_business.W010",
+        checks.Error(
+            f"TIKTOK_BUSINESS['CLAIM_SECONDS'] is {claim_seconds}, but with "
+            f"REQUEST_TIMEOUT_SECONDS = {timeout_seconds} and MAX_ATTEMPTS = {max_attempts} one "
+            f"refresh may take {shortest:.0f} seconds, pauses included: a second worker could "
+            "refresh the same account meanwhile.",
+            hint=f'Write "CLAIM_SECONDS": {shortest:.0f}, or shorten the time-out.',
+            id="tiktok_business.E010",
         )
     ]
 

@@ -8,6 +8,7 @@ that no token is lost.
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import time
@@ -17,16 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 from django.views.decorators.debug import sensitive_variables
 
-from . import __version__
+from . import __version__, clock
 from .answers import (
     CODE_EXCHANGE_ERRORS,
     REFRESH_ERRORS,
     Answer,
+    Insights,
     Profile,
     TokenGrant,
     TokenInfo,
     is_token,
 )
+from .ceiling import ON_DEMAND
+from .deadlines import LONGEST_PAUSE_SECONDS, longest_try_seconds
 from .exceptions import (
     AccessTokenRejectedError,
     APIError,
@@ -41,14 +45,15 @@ from .transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import date
 
     import requests
 
-__all__ = ["PROFILE_FIELDS", "TikTokClient"]
+    from .ceiling import Ceiling
+
+__all__ = ["INSIGHT_FIELDS", "PROFILE_FIELDS", "TikTokClient"]
 
 BACKOFF_SECONDS = 0.25  # least pause before the second try; doubles with each, plus jitter
-RATE_LIMIT_PAUSE_SECONDS = 1.0  # TikTok counts queries per second: free again in the next one
-MAX_PAUSE_SECONDS = 10.0  # a call that would have to wait longer is given back to the caller
 
 # Which scope lets which field of /business/get/ be asked for. The page shows a scope for each
 # field; fields without their scope may fail the whole call, so only allowed ones are asked for.
@@ -66,6 +71,35 @@ PROFILE_FIELDS = {
     "is_business_account": "user.account.type",
 }
 
+# Of the same endpoint: figures by day, who watches, and the scope that each takes. Scopes as
+# TikTok's descriptions of them read (inferred), figures as its page names them.
+DAILY_FIGURES = (
+    "followers_count",
+    "video_views",
+    "unique_video_views",
+    "profile_views",
+    "likes",
+    "comments",
+    "shares",
+    "engaged_audience",
+    "daily_new_followers",
+    "daily_lost_followers",
+    "bio_link_clicks",
+    "email_clicks",
+    "phone_number_clicks",
+    "address_clicks",
+    "app_download_clicks",
+    "lead_submissions",
+)
+INSIGHT_FIELDS = {
+    **dict.fromkeys(DAILY_FIGURES, "user.insights"),
+    "followers_count": "user.info.stats",
+    "audience_activity": "user.insights",
+    "audience_ages": "user.insights",
+    "audience_genders": "user.insights",
+    "audience_countries": "user.insights",
+}
+
 _READ = (RetryableError,)  # what a call that changes nothing is repeated on
 # TikTok's paths are plain words: nothing that could lead, with the token, to another place.
 _PATH = re.compile(r"/?[\w-]+(?:/[\w-]+)*/?", re.ASCII)
@@ -77,7 +111,7 @@ class TikTokClient:
     ``timeout`` is in seconds, for one HTTP request (see `Transport` for what it bounds).
     ``session_factory`` returns a `requests.Session` of the client's own, and is called when the
     first call is made; what it raises is raised. ``max_attempts`` bounds the tries of a call that
-    is safe to repeat.
+    is safe to repeat. Each try waits for its turn under ``ceiling``, at most LONGEST_PAUSE_SECONDS.
     """
 
     def __init__(
@@ -86,6 +120,7 @@ class TikTokClient:
         client_secret: str,
         *,
         base_url: str,
+        ceiling: Ceiling,
         timeout: float = 20,
         max_attempts: int = 3,
         session_factory: Callable[[], requests.Session] | None = None,
@@ -95,12 +130,24 @@ class TikTokClient:
         self._client_secret = Secret(client_secret)
         self._base_url = base_url.rstrip("/")
         self._max_attempts = max_attempts
+        self._ceiling = ceiling
+        self._longest_try_seconds = longest_try_seconds(timeout)
         self._transport = Transport(timeout=timeout, session_factory=session_factory)
         self._sleep = sleep
 
     def close(self) -> None:
         """Give the connections back; the client can be used again afterwards."""
         self._transport.close()
+
+    def reach(self, url: str) -> datetime | None:
+        """Reach a host; the time by its ``Date`` header, None when it tells none.
+
+        Any HTTP status will do. Raises `ConnectionFailedError` and `AppConfigurationError`.
+        """
+        told_at = self._transport.reach(url)
+        if isinstance(told_at, TikTokBusinessError):
+            raise told_at
+        return told_at
 
     # OAuth 2.0
 
@@ -127,11 +174,15 @@ class TikTokClient:
             raise answer.invalid(f"the token answer has no {missing}")
         return grant
 
-    def refresh(self, refresh_token: str) -> TokenGrant:
+    def refresh(
+        self, refresh_token: str, *, has_turn: bool = False, until: float = math.inf
+    ) -> TokenGrant:
         """Renew an access token.
 
         Tried again where TikTok answered or was not reached. After a time-out it is not: the first
         request may still be at work, and TikTok may rotate the refresh token with each.
+        ``has_turn``: the caller has taken a turn under the ceiling, for the first try. No try
+        after the first is begun that could last beyond ``until``, on the monotonic clock.
         """
         refresh_token = Secret(refresh_token)
         sent_at = datetime.now(UTC)
@@ -146,6 +197,8 @@ class TikTokClient:
             },
             errors=REFRESH_ERRORS,
             retry_on=(ConnectionNotMadeError, RateLimitError, ServerError),
+            has_turn=has_turn,
+            until=until,
         )
         return answer.grant(sent_at)
 
@@ -180,8 +233,13 @@ class TikTokClient:
 
     # The Accounts API
 
-    def profile(self, access_token: str, *, open_id: str, fields: Iterable[str]) -> Profile:
-        """Ask for ``fields`` (keys of `PROFILE_FIELDS`) of the account's profile."""
+    def profile(
+        self, access_token: str, *, open_id: str, fields: Iterable[str], has_turn: bool = False
+    ) -> Profile:
+        """Ask for ``fields`` (keys of `PROFILE_FIELDS`) of the account's profile.
+
+        ``has_turn``: see `refresh`.
+        """
         access_token = Secret(access_token)
         answer = self._request(
             "GET",
@@ -189,6 +247,7 @@ class TikTokClient:
             query={"business_id": open_id, "fields": json.dumps(list(fields))},
             access_token=access_token,
             retry_on=_READ,
+            has_turn=has_turn,
         )
         return Profile(
             display_name=answer.text("display_name"),
@@ -203,6 +262,37 @@ class TikTokClient:
             likes_count=answer.count("total_likes"),
             videos_count=answer.count("videos_count"),
         )
+
+    def insights(
+        self,
+        access_token: str,
+        *,
+        open_id: str,
+        fields: Iterable[str],
+        first_day: date,
+        last_day: date,
+        has_turn: bool = False,
+    ) -> Insights:
+        """Ask for ``fields`` (keys of `INSIGHT_FIELDS`) of these days, in UTC, both included.
+
+        TikTok looks back at most 60 days. ``has_turn``: see `refresh`.
+        """
+        access_token = Secret(access_token)
+        answer = self._request(
+            "GET",
+            "/business/get/",
+            query={
+                "business_id": open_id,
+                "fields": json.dumps(list(fields)),
+                "start_date": first_day.isoformat(),
+                "end_date": last_day.isoformat(),
+            },
+            access_token=access_token,
+            retry_on=_READ,
+            is_data_needed=False,  # a new account has nothing to tell
+            has_turn=has_turn,
+        )
+        return answer.insights(DAILY_FIGURES, first_day, last_day)
 
     def request(
         self,
@@ -250,6 +340,8 @@ class TikTokClient:
         access_token: str | None = None,
         errors: Mapping[int, type[APIError]] | None = None,
         is_data_needed: bool = True,
+        has_turn: bool = False,
+        until: float = math.inf,
     ) -> Answer:
         """Make a call, repeat it on the errors in ``retry_on``, and raise what it ends in."""
         if not _PATH.fullmatch(path):
@@ -272,8 +364,11 @@ class TikTokClient:
         secrets = [value for value in values if isinstance(value, Secret)]
 
         attempt = 1
+        error: TikTokBusinessError | None = None
         while True:
-            error: TikTokBusinessError | None
+            if (attempt > 1 or not has_turn) and not self._has_got_turn():
+                raise error or self._no_turn()
+            sent_at = clock.now()
             answer = self._transport.send(
                 method, url, query=query, content=content, headers=headers, secrets=secrets
             )
@@ -282,26 +377,42 @@ class TikTokClient:
                 if error is None and (answer.data or not is_data_needed):
                     return answer
                 error = error or answer.invalid("it has no data")
-                pause = _pause(error, attempt, answer.retry_after)
+                pause = _backoff(attempt, answer.retry_after)
             else:
                 error = answer
-                pause = _pause(error, attempt)
-            if not isinstance(error, retry_on) or attempt >= self._max_attempts or pause is None:
+                pause = _backoff(attempt)
+            if isinstance(error, RateLimitError):
+                pause = self._ceiling.refused(error, sent_at=sent_at)
+                error.retry_after = pause = max(pause, error.retry_after or 0.0)
+            is_final = attempt >= self._max_attempts or pause > LONGEST_PAUSE_SECONDS
+            if not isinstance(error, retry_on) or is_final or self._may_outlast(until, pause):
                 raise error from None
-            self._sleep(pause)
+            if not isinstance(error, RateLimitError):  # its pause is the ceiling's, for everybody
+                self._sleep(pause)
             attempt += 1
 
+    def _has_got_turn(self) -> bool:
+        """Wait for a turn under the ceiling; False when there is none soon enough."""
+        wait_seconds = self._ceiling.reserve(ON_DEMAND)
+        if wait_seconds:
+            self._sleep(wait_seconds)
+        return wait_seconds is not None
 
-def _pause(error: Exception, attempt: int, retry_after: float | None = None) -> float | None:
-    """Seconds to wait before the next try; None when that would be too long to wait here.
+    def _no_turn(self) -> RateLimitError:
+        error = RateLimitError(
+            f"No call to TikTok is free within {ON_DEMAND:g} seconds: TikTok has asked for a "
+            "pause, or REQUESTS_PER_MINUTE is used up."
+        )
+        error.retry_after = self._ceiling.wait_seconds(ON_DEMAND)
+        return error
 
-    ``retry_after`` is what TikTok asks for, in seconds.
-    """
+    def _may_outlast(self, until: float, pause: float) -> bool:
+        longest = pause + LONGEST_PAUSE_SECONDS + self._longest_try_seconds
+        return time.monotonic() + longest > until
+
+
+def _backoff(attempt: int, retry_after: float | None = None) -> float:
+    """Seconds to wait before the next try; ``retry_after`` is what TikTok asks for."""
     # Jitter, so that workers that failed together do not come back together.
-    pause: float = BACKOFF_SECONDS * 2 ** (attempt - 1) * random.uniform(1, 2)  # noqa: S311
-    if isinstance(error, RateLimitError):
-        pause = max(pause, RATE_LIMIT_PAUSE_SECONDS)
-    pause = min(pause, MAX_PAUSE_SECONDS)
-    if retry_after is None:
-        return pause
-    return max(pause, retry_after) if retry_after <= MAX_PAUSE_SECONDS else None
+    backoff: float = BACKOFF_SECONDS * 2 ** (attempt - 1) * random.uniform(1, 2)  # noqa: S311 -- no secret
+    return max(min(backoff, LONGEST_PAUSE_SECONDS), retry_after or 0.0)

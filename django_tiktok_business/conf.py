@@ -8,147 +8,39 @@ the same problems, from the same table, when the project starts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import urlsplit
+import sys
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from types import ModuleType
+from typing import Any, Final, Protocol
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from .exceptions import ConfigurationError
 from .masking import Secret
+from .setting import (
+    REQUIRED,
+    Setting,
+    is_base_url,
+    is_dotted,
+    is_path,
+    is_plain,
+    is_recipient,
+    is_scopes,
+    is_text,
+    is_texts,
+    is_url,
+    number,
+    optional,
+    parse_flag,
+    parse_list,
+    parse_secrets,
+    read_base_url,
+    read_secrets,
+)
 
 __all__ = ["REQUIRED", "SETTINGS", "Setting", "configured", "encryption_secrets", "from_env"]
-
-REQUIRED: Final = object()  # the default of a setting that has none
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What one key may hold, and how it is read from the dict and from the environment."""
-
-    default: Any
-    accepts: Callable[[Any], bool]
-    expected: str  # completes the sentence "TIKTOK_BUSINESS[...] must be"
-    example: str  # Python source of a good value, for hints
-    parse: Callable[[str], Any]  # the text of an environment variable; raises ValueError
-    read: Callable[[Any], Any] | None = None  # what an accepted value is handed out as
-    empty: Any = REQUIRED  # what an empty environment variable stands for; REQUIRED: not set
-    masked: bool = False  # the value may hold a secret, so no message shows it
-
-    def problem(self, value: Any) -> str | None:
-        """Return what is wrong with ``value``, None when nothing is."""
-        if self.accepts(value):
-            return None
-        if self.masked:
-            # The type alone helps (bytes, a bare string for a list) and gives nothing away.
-            return f"must be {self.expected} (its type is {type(value).__name__})"
-        return f"must be {self.expected}, not {value!r:.80}"
-
-
-def _is_text(value: object) -> bool:
-    # Spaces at the ends come from copying out of a browser and never belong to the value.
-    return isinstance(value, str) and value != "" and value == value.strip()
-
-
-def _is_url(value: object) -> bool:
-    if not isinstance(value, str) or any(char.isspace() for char in value) or "#" in value:
-        return False
-    try:
-        parts = urlsplit(value)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is not a number, a broken IPv6 address
-        return False
-
-
-def _is_base_url(value: object) -> bool:
-    return _is_url(value) and "?" not in str(value)
-
-
-def _is_dotted(value: object) -> bool:
-    return isinstance(value, str) and len(parts := value.split(".")) > 1 and all(parts)
-
-
-def _is_path(value: object) -> bool:
-    return _is_dotted(value) and all(part.isidentifier() for part in str(value).split("."))
-
-
-def _is_texts(value: object) -> bool:
-    return isinstance(value, list | tuple) and all(map(_is_text, value))
-
-
-def _is_scopes(value: object) -> bool:
-    # "a,b" as one item is the usual mistake; TikTok would take it for two scopes and we for one.
-    return (
-        isinstance(value, list | tuple)
-        and len(value) > 0
-        and all(_is_text(scope) and "," not in scope and " " not in scope for scope in value)
-    )
-
-
-def _parse_flag(text: str) -> bool:
-    # Env.bool() takes any word that it does not know for False; a typo has to be an error.
-    word = text.lower()
-    if word in ("1", "true", "on", "y", "yes", "ok"):
-        return True
-    if word in ("0", "false", "off", "n", "no"):
-        return False
-    raise ValueError
-
-
-def _parse_list(text: str) -> list[str]:
-    return [item.strip() for item in text.split(",") if item.strip()]
-
-
-def _parse_secrets(text: str) -> list[str]:
-    return [Secret(item) for item in _parse_list(text)]
-
-
-def _read_secrets(value: list[str] | tuple[str, ...]) -> list[str]:
-    return [Secret(item) for item in value]
-
-
-def _read_base_url(value: str) -> str:
-    return value.rstrip("/")
-
-
-def _optional(
-    accepts: Callable[[Any], bool],
-    expected: str,
-    example: str,
-    *,
-    default: str | None = None,
-    empty: Any = REQUIRED,
-) -> Setting:
-    return Setting(
-        default,
-        lambda value: value is None or accepts(value),
-        f"{expected}, or None",
-        example,
-        str,
-        empty=empty,
-    )
-
-
-def _number(default: int, minimum: int, maximum: int | None = None) -> Setting:
-    # type() and not isinstance(): True is an int as well.
-    if maximum is None:
-        return Setting(
-            default,
-            lambda value: type(value) is int and value >= minimum,
-            f"a whole number of at least {minimum}",
-            str(default),
-            int,
-        )
-    return Setting(
-        default,
-        lambda value: type(value) is int and minimum <= value <= maximum,
-        f"a whole number from {minimum} to {maximum}",
-        str(default),
-        int,
-    )
-
 
 _DAY: Final = 86_400  # seconds; also how long an access token lives
 _YEAR: Final = 31_536_000  # seconds; also how long a refresh token lives
@@ -157,14 +49,14 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     # The developer app. TikTok calls the id client_key, client_id or app_id, depending on the call.
     "APP_ID": Setting(
         REQUIRED,
-        _is_text,
+        lambda value: is_text(value) and "\0" not in value,  # databases refuse that
         "a string without spaces around it (write the digits in quotes)",
         '"7000000000000000001"',
         str,
     ),
     "APP_SECRET": Setting(
         REQUIRED,
-        _is_text,
+        is_text,
         "a string without spaces around it",
         '"the secret that TikTok\'s developer portal shows"',
         Secret,
@@ -175,20 +67,20 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     # Empty: SECRET_KEY, then SECRET_KEY_FALLBACKS.
     "ENCRYPTION_KEYS": Setting(
         (),
-        _is_texts,
+        is_texts,
         "a list of non-empty strings without spaces around them",
         '["a long random string"]',
-        _parse_secrets,
-        read=_read_secrets,
+        parse_secrets,
+        read=read_secrets,
         masked=True,
     ),
     # The redirect URL exactly as registered with TikTok; None builds it from the request. What
     # TikTok asks of it is the business of the checks: a local simulator may be less strict.
-    "REDIRECT_URI": _optional(_is_text, "an absolute URL", '"https://YOUR-HOST/tiktok/callback/"'),
+    "REDIRECT_URI": optional(is_text, "an absolute URL", '"https://YOUR-HOST/tiktok/callback/"'),
     # The consent page: bare, or the whole URL that TikTok's portal issues, with its parameters.
     "AUTHORIZATION_URL": Setting(
         "https://www.tiktok.com/v2/auth/authorize",
-        _is_url,
+        is_url,
         "an absolute http or https URL without fragment",
         '"https://www.tiktok.com/v2/auth/authorize"',
         str,
@@ -197,11 +89,11 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     # Where the API lives. A slash at the end is taken off here, so paths begin with one.
     "API_BASE_URL": Setting(
         "https://business-api.tiktok.com/open_api/v1.3",
-        _is_base_url,
+        is_base_url,
         "an absolute http or https URL without query and fragment",
         '"https://business-api.tiktok.com/open_api/v1.3"',
         str,
-        read=_read_base_url,
+        read=read_base_url,
         masked=True,
     ),
     # Scopes to ask for. TikTok refuses the whole consent page for one that the app does not have.
@@ -216,19 +108,19 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             "video.list",
             "video.insights",
         ),
-        _is_scopes,
+        is_scopes,
         "a list of at least one scope, each a string without commas and spaces",
         '["user.info.basic", "user.info.username"]',
-        _parse_list,
+        parse_list,
         read=list,
     ),
     # Ask TikTok to show the consent page even to who has granted the same scopes before.
     "DISABLE_AUTO_AUTH": Setting(
-        False, lambda value: isinstance(value, bool), "True or False", "False", _parse_flag
+        False, lambda value: isinstance(value, bool), "True or False", "False", parse_flag
     ),
     # The permission that connecting takes; None (an empty environment variable): to be logged in.
-    "CONNECT_PERMISSION": _optional(
-        _is_dotted,
+    "CONNECT_PERMISSION": optional(
+        is_dotted,
         'a permission as "app_label.codename"',
         '"tiktok_business.add_businessaccount"',
         default="tiktok_business.add_businessaccount",
@@ -236,40 +128,52 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     ),
     # Where connect and disconnect end without a safe `next`: a URL, a path or the name of a URL
     # pattern. None: the accounts page.
-    "CONNECT_REDIRECT_URL": _optional(
-        _is_text, "a URL, a path or the name of a URL pattern", '"/settings/"'
+    "CONNECT_REDIRECT_URL": optional(
+        is_text, "a URL, a path or the name of a URL pattern", '"/settings/"'
     ),
     # Seconds from leaving for the consent page to coming back. TikTok's code lives 600.
-    "STATE_MAX_AGE_SECONDS": _number(600, 1, _DAY),
+    "STATE_MAX_AGE_SECONDS": number(600, 1, _DAY),
     # Seconds that connecting may take, and again each wait for bytes, in one HTTP call.
-    "REQUEST_TIMEOUT_SECONDS": _number(20, 1, 600),
+    "REQUEST_TIMEOUT_SECONDS": number(20, 1, 600),
     # Tries of one call that is safe to repeat, the first included.
-    "MAX_ATTEMPTS": _number(3, 1, 10),
+    "MAX_ATTEMPTS": number(3, 1, 10),
     # Calls a minute of the whole app, all processes together; 0: no ceiling.
-    "REQUESTS_PER_MINUTE": _number(600, 0),
+    "REQUESTS_PER_MINUTE": number(600, 0),
     # The Django cache through which processes share that ceiling.
-    "CACHE_ALIAS": Setting("default", _is_text, "the name of a cache in CACHES", '"default"', str),
+    "CACHE_ALIAS": Setting("default", is_text, "the name of a cache in CACHES", '"default"', str),
     # Seconds: the command refreshes the access tokens that expire within this time.
-    "REFRESH_WITHIN_SECONDS": _number(21_600, 0, _YEAR),
+    "REFRESH_WITHIN_SECONDS": number(21_600, 0, _YEAR),
     # Seconds: a token with less left is refreshed before it is handed out. As long as a token
     # lives, each use would refresh.
-    "REFRESH_MARGIN_SECONDS": _number(300, 0, _DAY - 1),
+    "REFRESH_MARGIN_SECONDS": number(300, 0, _DAY - 1),
     # Calls in flight in one process; each holds a thread and a connection.
-    "REFRESH_CONCURRENCY": _number(8, 1, 128),
+    "REFRESH_CONCURRENCY": number(8, 1, 128),
     # Seconds until the claim of a worker that died is free again.
-    "CLAIM_SECONDS": _number(120, 1, _DAY),
+    "CLAIM_SECONDS": number(120, 1, _DAY),
     # Days before its end at which a refresh token is reported; it cannot be prolonged.
-    "REAUTHORIZATION_WARNING_DAYS": _number(30, 0, 365),
+    "REAUTHORIZATION_WARNING_DAYS": number(30, 0, 365),
+    # Who is sent a mail when an account has to be connected again, now or soon; empty: nobody.
+    "NOTIFY": Setting(
+        (),
+        lambda value: is_texts(value) and all(map(is_recipient, value)),
+        'a list of e-mail addresses, or "owner" for that of the account\'s owner',
+        '["owner", "ops@example.com"]',
+        parse_list,
+        read=list,
+    ),
+    # Days, and number for each account, that the events of a connection are kept; 0 keeps none.
+    "EVENTS_KEPT_DAYS": number(90, 1, 36_500),
+    "EVENTS_KEPT_PER_ACCOUNT": number(200, 0, 100_000),
     # Seconds: age of the oldest webhook signature that is accepted.
-    "WEBHOOK_TOLERANCE_SECONDS": _number(300, 1, _DAY),
+    "WEBHOOK_TOLERANCE_SECONDS": number(300, 1, _DAY),
     # Dotted path of a callable without arguments that returns a requests.Session (for proxies,
     # for the simulator in tests). None: a plain session.
-    "SESSION_FACTORY_PATH": _optional(
-        _is_path, "the dotted path of a callable", '"myproject.tiktok.session"'
+    "SESSION_FACTORY_PATH": optional(
+        is_path, "the dotted path of a callable", '"myproject.tiktok.session"'
     ),
 }
 
-# For type checkers: annotations alone create no attribute, so each access ends in `_current`.
+# For type checkers: annotations alone create no attribute, so the properties below are met.
 APP_ID: str
 APP_SECRET: str
 ENCRYPTION_KEYS: list[str]
@@ -290,31 +194,41 @@ REFRESH_MARGIN_SECONDS: int
 REFRESH_CONCURRENCY: int
 CLAIM_SECONDS: int
 REAUTHORIZATION_WARNING_DAYS: int
+NOTIFY: list[str]
+EVENTS_KEPT_DAYS: int
+EVENTS_KEPT_PER_ACCOUNT: int
 WEBHOOK_TOLERANCE_SECONDS: int
 SESSION_FACTORY_PATH: str | None
 
 
 def _current(name: str) -> Any:
     """Return the present value of a setting; raise ConfigurationError if it is missing or wrong."""
-    setting = SETTINGS.get(name)
-    if setting is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    setting = SETTINGS[name]
     value = configured().get(name, setting.default)
     if value is REQUIRED:
         raise ConfigurationError(
             f"TIKTOK_BUSINESS[{name!r}] is missing. "
             f'Set it in your settings: TIKTOK_BUSINESS = {{"{name}": {setting.example}, ...}}.'
         )
-    if problem := setting.problem(value):
+    if not setting.accepts(value):
+        problem = setting.problem(value)
         raise ConfigurationError(
             f"TIKTOK_BUSINESS[{name!r}] {problem}. A good value: {setting.example}."
         )
     return value if setting.read is None else setting.read(value)
 
 
-# A type checker that saw this would take any misspelt name for a setting.
-if not TYPE_CHECKING:  # pragma: no branch -- always true where code runs
-    __getattr__ = _current
+class _Conf(ModuleType):
+    """This module, with a property for each setting: a module's ``__getattr__`` takes longer."""
+
+
+def _property(name: str) -> property:
+    return property(lambda _: _current(name))
+
+
+for _name in SETTINGS:
+    setattr(_Conf, _name, _property(_name))
+sys.modules[__name__].__class__ = _Conf
 
 
 def configured() -> Mapping[str, Any]:
@@ -332,24 +246,38 @@ def configured() -> Mapping[str, Any]:
     return values
 
 
-def encryption_secrets() -> list[str]:
+def encryption_secrets() -> Sequence[str]:
     """Return the secrets to derive encryption keys from: the first encrypts, all decrypt.
 
     Without ENCRYPTION_KEYS these are SECRET_KEY and SECRET_KEY_FALLBACKS, so that a trial needs no
     further set-up; a check warns. Raises ConfigurationError when SECRET_KEY is not a string.
     """
-    own: list[str] = _current("ENCRYPTION_KEYS")
+    keys = configured().get("ENCRYPTION_KEYS", ())
+    try:
+        own: Sequence[str] = _usable(*keys) if isinstance(keys, (list, tuple)) else ()
+    except TypeError:
+        own = ()
+    own = own or _current("ENCRYPTION_KEYS")  # which says what is wrong with them
     if own:
         return own
     secrets: list[str] = []
     for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
-        if not isinstance(secret, str):
+        if not is_plain(secret):
+            kind = "text that UTF-8 can hold" if isinstance(secret, str) else "a string"
             raise ConfigurationError(
-                "SECRET_KEY or one of SECRET_KEY_FALLBACKS is not a string, so tokens cannot be "
+                f"SECRET_KEY or one of SECRET_KEY_FALLBACKS is not {kind}, so tokens cannot be "
                 "encrypted with it. Set TIKTOK_BUSINESS['ENCRYPTION_KEYS']."
             )
         secrets.append(Secret(secret))
     return secrets
+
+
+@lru_cache(maxsize=16)  # each read of a token asks
+def _usable(*keys: str) -> tuple[str, ...]:
+    """ENCRYPTION_KEYS, masked; TypeError when one is wrong."""
+    if not is_texts(keys):
+        raise TypeError
+    return tuple(map(Secret, keys))
 
 
 class Environment(Protocol):
@@ -379,7 +307,7 @@ def from_env(env: Environment, prefix: str = "TIKTOK_BUSINESS_") -> dict[str, An
         try:
             # Ends are stripped because secrets that are mounted as files end in a newline.
             text: str | None = env.get_value(f"{prefix}{name}", cast=str).strip()
-        except ImproperlyConfigured:
+        except (ImproperlyConfigured, RecursionError):  # not there, or it names itself
             text = None
         if text is None:
             # Raised out here and without a cause, because django-environ's message is the text.

@@ -9,7 +9,7 @@
     │   ├── AccountBusyError                      another worker or transaction holds the account
     │   ├── ConnectionFailedError                 no answer; TikTok may have acted on the request
     │   │   └── ConnectionNotMadeError            the request never reached TikTok
-    │   ├── RateLimitError          (APIError)    wait, `retry_after` seconds where TikTok says so
+    │   ├── RateLimitError          (APIError)    wait, `retry_after` seconds where that is known
     │   ├── ServerError             (APIError)    TikTok has a fault of its own
     │   └── InvalidResponseError    (APIError)    the answer is not of the documented shape
     ├── APIError                                  TikTok refused; see its attributes
@@ -118,7 +118,10 @@ class APIError(TikTokBusinessError):
 
 
 class RateLimitError(RetryableError, APIError):
-    """TikTok asks for fewer calls; ``retry_after`` is in seconds, None when not told."""
+    """TikTok asks for fewer calls, or the shared ceiling leaves none for now.
+
+    ``retry_after``: in so many seconds calls are made again, None when that is not known.
+    """
 
     retry_after: float | None = None
 

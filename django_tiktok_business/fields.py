@@ -6,7 +6,7 @@ import json
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from django.core.exceptions import FieldError
@@ -75,6 +75,14 @@ class Ciphertext:
     def __repr__(self) -> str:
         return "<encrypted>"
 
+    @property
+    def key_id(self) -> str:
+        """Which key it is encrypted under; "" when it is empty or no text of our format."""
+        try:
+            return crypto.key_id_of(self.text)
+        except DecryptionError:
+            return ""
+
 
 class _Blank(str):
     """``""`` on its way out of the database; an assigned ``""`` is not one."""
@@ -103,9 +111,12 @@ class EncryptedAttribute(DeferredAttribute):
     def __get__(self, instance: Model | None, cls: type[Model] | None = None) -> Any:
         if instance is None:
             return self
-        held = super().__get__(instance, cls)
-        is_sealed = isinstance(held, Ciphertext) and held.origin != "serialized"
-        return self.field.unseal(held, instance) if is_sealed and not _sealing.get() else held
+        held = instance.__dict__.get(self.field.attname)
+        if held is None:  # or deferred
+            held = super().__get__(instance, cls)
+        if isinstance(held, Ciphertext) and held.origin != "serialized" and not _sealing.get():
+            return self.field.unseal(held, instance)
+        return held
 
     def __set__(self, instance: Model, value: Any) -> None:
         if value is not None and not isinstance(value, str | Ciphertext):
@@ -128,6 +139,13 @@ class _Unchanged(models.F):
     The instance may be older than the row. Writing back what it was loaded with would bring a
     rotated token back, so the database is told to keep whatever it has.
     """
+
+
+@lru_cache(maxsize=512, typed=True)  # as many as `crypto` keeps keys for; 1 is not True
+def _context(*names: Any) -> bytes:
+    # JSON, so that no two lists of names give the same bytes; text, because an app id that was
+    # given as a number comes back from the database as text.
+    return json.dumps(list(map(str, names))).encode()
 
 
 class EncryptedTextField(_TextField):
@@ -193,9 +211,7 @@ class EncryptedTextField(_TextField):
         if not all(identity):
             names = " and ".join(self.bound_to)
             raise FieldError(f"Set {names} before {self.name}, which is encrypted for its row.")
-        # JSON, so that no two lists of names give the same bytes; text, because an app id that was
-        # given as a number comes back from the database as text.
-        return json.dumps([self.purpose, *map(str, identity)]).encode()
+        return _context(self.purpose, *identity)
 
     # Into the database
 
@@ -237,10 +253,12 @@ class EncryptedTextField(_TextField):
     # Out of the database
 
     def from_db_value(
-        self, value: str | None, expression: Any, connection: BaseDatabaseWrapper
+        self, value: str | bytes | None, expression: Any, connection: BaseDatabaseWrapper
     ) -> Ciphertext | str | None:
         if value is None:
             return None
+        if isinstance(value, bytes):  # SQLite takes any value in any column
+            value = value.decode("utf-8", "replace")
         return Ciphertext(value, "row") if value else _Blank()
 
     # Lookups: equal texts are encrypted differently each time, so none could find anything.
@@ -338,6 +356,21 @@ class SealedModel(models.Model):
         if saved and (connection.in_atomic_block or connection.get_autocommit()):
             transaction.on_commit(partial(self._mark_stored, saved), using=connection.alias)
 
+    def stored(self) -> dict[str, Ciphertext]:
+        """The encrypted values that are not empty, by name; of a loaded row, needs no key."""
+        values = {field.name: field.stored_value(self) for field in self._encrypted_fields()}
+        return {name: value for name, value in values.items() if value is not None and value.text}
+
+    def unreadable(self) -> list[DecryptionError]:
+        """Why encrypted values cannot be read, [] when the configured keys open all of them."""
+        errors = []
+        for name in self.stored():
+            try:
+                getattr(self, name)
+            except DecryptionError as error:
+                errors.append(error)
+        return errors
+
     @classmethod
     def _encrypted_fields(cls) -> list[EncryptedTextField]:
         fields = cls._meta.concrete_fields
@@ -348,6 +381,12 @@ class SealedModel(models.Model):
         for name, ciphertext in saved.items():
             if self.__dict__.get(name) is ciphertext:
                 self.__dict__[name] = Ciphertext(ciphertext.text, "row")
+
+    def set_stored(self, **values: Any) -> None:
+        """Set attributes to what an ``update()`` has just written into the row."""
+        for name, value in values.items():
+            is_sealed = isinstance(value, Ciphertext)
+            setattr(self, name, Ciphertext(value.text, "row") if is_sealed else value)
 
     def refresh_from_db(
         self,

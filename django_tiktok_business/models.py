@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 from django.conf import settings
 from django.core.exceptions import FieldError
 from django.db import models
-from django.db.models import Q
+from django.db.models import Case, ExpressionWrapper, Q, Value, When
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -25,14 +25,30 @@ from .fields import (
     UpdateOnlyCharField,
     UpdateOnlyDateTimeField,
 )
+from .history import ConnectionEvent, DailyMetrics, Notice
+from .indexes import NewestFirstIndex
+from .known_keys import under_known_keys
 
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["BusinessAccount", "BusinessAccountQuerySet", "Health"]
+__all__ = [
+    "BusinessAccount",
+    "BusinessAccountQuerySet",
+    "ConnectionEvent",
+    "DailyMetrics",
+    "Health",
+    "Notice",
+    "health_in_database",
+    "overdue_condition",
+    "warning_period",
+]
 
+
+OVERDUE_AFTER = timedelta(hours=1)  # of an access token that nobody has renewed
 
 # Letters and symbols by their category, and blank: the Hangul fillers and the empty Braille cell.
+_JOINERS = "\u200c\u200d"
 _BLANK_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"
 
 
@@ -64,39 +80,93 @@ class BusinessAccountQuerySet(models.QuerySet["BusinessAccount"]):
             | Q(access_token_expires_at__lte=timezone.now() + within)
         )
 
+    def not_backing_off(self) -> Self:
+        """Accounts that a batch may try: those that keep failing wait for their next attempt."""
+        return self.filter(Q(next_attempt_at__isnull=True) | Q(next_attempt_at__lte=timezone.now()))
+
     def needs_attention(self) -> Self:
         """Accounts that only a person can help: to be reconnected now or soon."""
         return self.filter(
             Q(status=BusinessAccount.Status.REAUTHORIZATION_REQUIRED)
             | Q(
                 status=BusinessAccount.Status.ACTIVE,
-                refresh_token_expires_at__lte=timezone.now() + _warning_period(),
+                refresh_token_expires_at__lte=timezone.now() + warning_period(),
             )
         )
 
     def in_health(self, health: str) -> Self:
         """Accounts of that `Health`.
 
-        An unreadable token cannot be told apart by the database: such accounts count as whatever
-        they would be otherwise, and UNDECRYPTABLE gives none.
+        The database goes by the key that a token is under. A text that is damaged, or was copied
+        from another row, under a configured key is told by decrypting alone: here such accounts
+        count as whatever they would be otherwise.
         """
-        now = timezone.now()
-        active = self.active().exclude(refresh_token_expires_at__lte=now)
-        ends_soon = Q(refresh_token_expires_at__lte=now + _warning_period())
-        return {
-            Health.REVOKED: self.filter(status=BusinessAccount.Status.REVOKED),
-            Health.RECONNECT_NEEDED: self.filter(
-                Q(status=BusinessAccount.Status.REAUTHORIZATION_REQUIRED)
-                | Q(status=BusinessAccount.Status.ACTIVE, refresh_token_expires_at__lte=now)
-            ),
-            Health.RETRYING: active.filter(consecutive_failures__gt=0),
-            Health.EXPIRES_SOON: active.filter(ends_soon, consecutive_failures=0),
-            Health.HEALTHY: active.filter(consecutive_failures=0).exclude(ends_soon),
-        }.get(Health(health), self.none())
+        return self.filter(_conditions()[Health(health)])
+
+    def overdue(self) -> Self:
+        """Accounts that a batch should have refreshed long ago: it seems that none has run."""
+        return self.filter(overdue_condition(conf.APP_ID))
+
+    def without_tokens(self) -> Self:
+        """Do not load tokens; `BusinessAccount.health` then goes by the keys they are under."""
+        known = ExpressionWrapper(_has_known_keys(), output_field=models.BooleanField())
+        return self.defer("access_token", "refresh_token").annotate(has_known_keys=known)
 
 
-def _warning_period() -> timedelta:
-    return timedelta(days=conf.REAUTHORIZATION_WARNING_DAYS)
+def _has_known_keys() -> Q:
+    return under_known_keys("access_token", "refresh_token")
+
+
+def _may_be_renewed() -> Q:
+    no_end = Q(refresh_token_expires_at__isnull=True)
+    lasts = no_end | Q(refresh_token_expires_at__gt=timezone.now())
+    return Q(status=BusinessAccount.Status.ACTIVE) & lasts
+
+
+def overdue_condition(app_id: str) -> Q:
+    """Tokens of the app that ended OVERDUE_AFTER ago, though a batch was free to try ever since."""
+    long_ago = timezone.now() - OVERDUE_AFTER
+    late = Q(access_token_expires_at__lte=long_ago, app_id=app_id)
+    waited = Q(next_attempt_at__isnull=True) | Q(next_attempt_at__lte=long_ago)
+    return late & waited & _may_be_renewed() & _has_known_keys()
+
+
+def health_in_database() -> Case:
+    """An expression: the `Health` in which `in_health` finds the account."""
+    # Most are healthy, so that is looked at first: no two of the conditions hold at once.
+    cases = [
+        When(condition, then=Value(health.value))
+        for health, condition in reversed(_conditions().items())
+    ]
+    return Case(*cases, output_field=models.CharField())
+
+
+def _conditions() -> dict[Health, Q]:
+    """For each `Health` the condition that its accounts meet, and no others, worst first."""
+    now = timezone.now()
+    soon = now + warning_period()
+    status = BusinessAccount.Status
+    ends_late = Q(refresh_token_expires_at__isnull=True) | Q(refresh_token_expires_at__gt=soon)
+    opens = _has_known_keys()
+    well = _may_be_renewed() & Q(consecutive_failures=0)
+    return {
+        Health.REVOKED: Q(status=status.REVOKED),
+        Health.RECONNECT_NEEDED: Q(status=status.REAUTHORIZATION_REQUIRED)
+        | Q(status=status.ACTIVE, refresh_token_expires_at__lte=now),
+        Health.UNDECRYPTABLE: _may_be_renewed() & ~opens,
+        Health.RETRYING: _may_be_renewed() & Q(consecutive_failures__gt=0) & opens,
+        Health.EXPIRES_SOON: well & Q(refresh_token_expires_at__lte=soon) & opens,
+        Health.HEALTHY: well & ends_late & opens,
+    }
+
+
+def warning_period() -> timedelta:
+    """How long before its end a consent is reported."""
+    try:
+        days = conf.REAUTHORIZATION_WARNING_DAYS
+    except ConfigurationError:  # which the checks report; the pages show accounts all the same
+        days = conf.SETTINGS["REAUTHORIZATION_WARNING_DAYS"].default
+    return timedelta(days=days)
 
 
 class BusinessAccount(SealedModel):
@@ -167,6 +237,9 @@ class BusinessAccount(SealedModel):
     likes_count = models.BigIntegerField(_("likes"), null=True, blank=True)
     videos_count = models.BigIntegerField(_("videos"), null=True, blank=True)
     profile_synced_at = models.DateTimeField(_("profile synced at"), null=True, blank=True)
+    # As TikTok told it last: {"ages": [["18-24", 0.22], ...], "genders": ..., "countries": ...}.
+    audience = models.JSONField(_("audience"), default=dict, blank=True)
+    metrics_synced_at = models.DateTimeField(_("daily figures synced at"), null=True, blank=True)
 
     connected_at = models.DateTimeField(_("connected at"), null=True, blank=True)
     last_refreshed_at = models.DateTimeField(_("last refreshed at"), null=True, blank=True)
@@ -176,8 +249,12 @@ class BusinessAccount(SealedModel):
     last_error_request_id = models.TextField(_("last error request id"), blank=True, default="")
     consecutive_failures = models.PositiveIntegerField(_("consecutive failures"), default=0)
 
-    # Internal. Whoever refreshes the account writes its claim here first; the version counts the
-    # token pairs this row has held, so that a late answer cannot overwrite a newer one.
+    # Internal. After passing failures a batch leaves the account alone until the next attempt.
+    # Whoever refreshes the account writes its claim here first; the version counts the token pairs
+    # this row has held, so that a late answer cannot overwrite a newer one.
+    next_attempt_at = UpdateOnlyDateTimeField(
+        _("next attempt at"), null=True, blank=True, editable=False, serialize=False
+    )
     claim_id = UpdateOnlyCharField(
         max_length=32, blank=True, default="", editable=False, serialize=False
     )
@@ -190,6 +267,9 @@ class BusinessAccount(SealedModel):
 
     objects = BusinessAccountQuerySet.as_manager()
 
+    # What `without_tokens` has annotated; None where it was not asked.
+    has_known_keys: ClassVar[bool | None] = None
+
     class Meta:
         verbose_name = _("TikTok Business account")
         verbose_name_plural = _("TikTok Business accounts")
@@ -199,10 +279,17 @@ class BusinessAccount(SealedModel):
             ),
         ]
         indexes: ClassVar = [
-            models.Index(fields=["status", "access_token_expires_at"], name="tiktok_business_due"),
+            # In the order in which a batch walks through what is due, so that the next accounts
+            # are found as fast among a million rows as among a hundred.
+            models.Index(
+                fields=["app_id", "status", "access_token_expires_at", "id"],
+                name="tiktok_business_due",
+            ),
             models.Index(
                 fields=["status", "refresh_token_expires_at"], name="tiktok_business_attention"
             ),
+            # As the lists of accounts are ordered.
+            NewestFirstIndex(fields=["-connected_at", "-id"], name="tiktok_business_newest"),
         ]
 
     def __str__(self) -> str:
@@ -223,7 +310,18 @@ class BusinessAccount(SealedModel):
         nothing that a person could see or press.
         """
         name = self.display_name if any(map(_is_seen, self.display_name)) else ""
-        return name or (f"@{self.username}" if self.username else self.open_id)
+        return _without_controls(name) or self.handle or self.open_id
+
+    @property
+    def handle(self) -> str:
+        """The username as it is written in a text, "@name"; "" when it is not known."""
+        name = _without_controls(self.username)
+        return f"@{name}" if name else ""
+
+    @property
+    def bio_lines(self) -> list[str]:
+        """The bio line by line, without the characters that `label` leaves out."""
+        return [_without_controls(line) for line in self.bio.strip().splitlines()]
 
     def is_access_token_valid_for(self, period: timedelta) -> bool:
         """Whether the access token lives for ``period`` more; False when its expiry is unknown.
@@ -237,7 +335,7 @@ class BusinessAccount(SealedModel):
 
     @property
     def health(self) -> Health:
-        """The account's `Health`; decrypts the tokens to know."""
+        """The account's `Health`; decrypts the tokens to know, unless they are `without_tokens`."""
         now = timezone.now()
         consent_ends_at = self.refresh_token_expires_at
         if self.status == self.Status.REVOKED:
@@ -248,21 +346,32 @@ class BusinessAccount(SealedModel):
             return Health.UNDECRYPTABLE
         if self.consecutive_failures:
             return Health.RETRYING
-        if _is_past(consent_ends_at, now + _warning_period()):
+        if _is_past(consent_ends_at, now + warning_period()):
             return Health.EXPIRES_SOON
         return Health.HEALTHY
 
     def is_decryptable(self) -> bool:
-        """Whether the configured keys open both tokens."""
+        """Whether the configured keys open both tokens, as far as is known `without_tokens`."""
+        if self.has_known_keys is not None and self._lacks_tokens():
+            return self.has_known_keys
         try:
             return self.access_token is not None and self.refresh_token is not None
         except (DecryptionError, ConfigurationError):
             return False
 
+    def _lacks_tokens(self) -> bool:
+        return "access_token" not in self.__dict__ or "refresh_token" not in self.__dict__
+
+    @property
+    def granted_scopes(self) -> list[str]:
+        """``scopes``, whatever JSON the column holds: it is no list of texts if others wrote it."""
+        scopes = self.scopes if isinstance(self.scopes, list) else []
+        return [scope for scope in scopes if isinstance(scope, str)]
+
     @property
     def missing_scopes(self) -> list[str]:
         """Scopes that the site asks for and the account holder did not grant, sorted."""
-        return sorted(set(conf.SCOPES) - set(self.scopes))
+        return sorted(set(conf.SCOPES) - set(self.granted_scopes))
 
     @property
     def profile_link(self) -> str:
@@ -279,14 +388,16 @@ class BusinessAccount(SealedModel):
         TikTok's picture addresses are temporary: ``x-expires`` holds the Unix second at which they
         end (API for Business, GET /business/get/, seen 2026-11-22).
         """
+        if not self.profile_image_url:
+            return ""
         try:
             parts = urlsplit(self.profile_image_url)
             expires_at = parse_qs(parts.query).get("x-expires", [""])[0]
             has_ended = expires_at.isdecimal() and int(expires_at) <= timezone.now().timestamp()
-        except ValueError:
+            # The simulator serves the pictures of its own accounts, without TLS.
+            api = urlsplit(conf.API_BASE_URL)
+        except (ValueError, ConfigurationError):
             return ""
-        # The simulator serves the pictures of its own accounts, without TLS.
-        api = urlsplit(conf.API_BASE_URL)
         is_simulated = (parts.scheme, parts.netloc) == (api.scheme, api.netloc)
         is_shown = not has_ended and (is_simulated or _https_host(self.profile_image_url))
         return self.profile_image_url if is_shown else ""
@@ -295,6 +406,18 @@ class BusinessAccount(SealedModel):
 def _is_seen(character: str) -> bool:
     """Whether it leaves ink: no space, no control or format character, no filler or bare mark."""
     return unicodedata.category(character)[0] in "LNPS" and character not in _BLANK_LETTERS
+
+
+def _without_controls(text: str) -> str:
+    """Text in one line that cannot turn its neighbours round (bidi controls) or hide in itself.
+
+    Of the invisible characters the two joiners stay, which scripts and emoji need.
+    """
+    return "".join(
+        sign
+        for sign in " ".join(text.split())
+        if sign in _JOINERS or unicodedata.category(sign) not in ("Cc", "Cf")
+    )
 
 
 def _is_past(instant: datetime | None, now: datetime) -> bool:

@@ -86,6 +86,17 @@ ALREADY_CONNECTED = Outcome(
     _("The account is connected already"),
     _("This page was opened a second time. There is nothing more to do."),
 )
+TOO_MANY_STARTS = Outcome(
+    429,
+    _("That was too often"),
+    _("You have started to connect very often within a minute. Wait a minute, then start again."),
+    _START_AGAIN,
+)
+TOO_MANY_ANSWERS = Outcome(
+    429,
+    _("That was too often"),
+    _("This answer was not looked at, so it is not lost. Wait a minute, then reload this page."),
+)
 DENIED = Outcome(
     200,
     _("No access was given"),

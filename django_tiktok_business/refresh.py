@@ -12,9 +12,13 @@ The protocol, the same for one account and for a batch, on every database:
 
 from __future__ import annotations
 
+import copy
+import os
+import threading
 import time
 import uuid
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -22,37 +26,62 @@ from django.db.models import BooleanField, ExpressionWrapper, Q, Value
 from django.db.models.functions import Now
 from django.utils.module_loading import import_string
 
-from . import conf
+from . import clock, conf, events, limits
 from .answers import TokenGrant
+from .ceiling import shared_ceiling
 from .client import TikTokClient
+from .deadlines import LONGEST_PAUSE_SECONDS, SECONDS_TO_SAVE, longest_try_seconds
 from .durable import LOCK_PATIENCE_SECONDS, busy_if_locked
 from .exceptions import (
+    AccessTokenRejectedError,
     AccountBusyError,
     AccountGoneError,
     InvalidResponseError,
     ReauthorizationRequired,
     TikTokBusinessError,
 )
+from .interrupts import put_off
 from .models import BusinessAccount
 from .settlement import TAKEN_OVER, release, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
+    from .ceiling import Ceiling
     from .models import BusinessAccountQuerySet
 
-__all__ = ["ask", "claim", "client_from_settings", "refresh_once"]
+    _IsGood = Callable[[BusinessAccount], bool]
 
-POLL_SECONDS = 0.1  # how often a worker that waits for another's refresh looks at the row
+__all__ = [
+    "ClaimTimes",
+    "ask",
+    "ceiling_from_settings",
+    "claim",
+    "client_from_settings",
+    "lost_version",
+    "new_claim_id",
+    "refresh_once",
+]
+
+CHECKS_PER_MINUTE = 20  # half of the calls that TikTok allows for one account and endpoint
+POLL_SECONDS = 0.05  # how often a worker that waits for another's refresh looks at the row
 
 
-def client_from_settings() -> TikTokClient:
+def ceiling_from_settings(requests_per_minute: int | None = None) -> Ceiling:
+    """The shared ceiling, of REQUESTS_PER_MINUTE unless another number is given."""
+    if requests_per_minute is None:
+        requests_per_minute = conf.REQUESTS_PER_MINUTE
+    return shared_ceiling(requests_per_minute, app_id=conf.APP_ID, cache_alias=conf.CACHE_ALIAS)
+
+
+def client_from_settings(ceiling: Ceiling | None = None) -> TikTokClient:
     """A client of the configured app, with sessions from SESSION_FACTORY_PATH."""
     path = conf.SESSION_FACTORY_PATH
     return TikTokClient(
         conf.APP_ID,
         conf.APP_SECRET,
         base_url=conf.API_BASE_URL,
+        ceiling=ceiling or ceiling_from_settings(),
         timeout=conf.REQUEST_TIMEOUT_SECONDS,
         max_attempts=conf.MAX_ATTEMPTS,
         session_factory=import_string(path) if path else None,
@@ -74,32 +103,63 @@ def _rows(using: str) -> BusinessAccountQuerySet:
     return BusinessAccount.objects.using(using)
 
 
-def claim(pk: int, using: str) -> BusinessAccount | None:
-    """Claim the row and read it afresh; None when another worker holds it, or it is disconnected.
+def new_claim_id() -> str:
+    return uuid.uuid4().hex
 
-    Raises `AccountBusyError` when a transaction has locked the row.
+
+def claim(
+    pks: Collection[int],
+    using: str,
+    *,
+    claim_id: str | None = None,
+    condition: Q | None = None,
+) -> list[BusinessAccount]:
+    """Claim those of the rows that are free (and meet ``condition``), and read them afresh.
+
+    Left out is what another worker holds, and what is disconnected. Raises `AccountBusyError` when
+    a transaction has locked one of the rows. Then, and when the connection broke, some may be
+    claimed all the same: to be repeated with the same ``claim_id``.
     """
+    claim_id = claim_id or new_claim_id()
+    taken_over_id = f"{TAKEN_OVER}{claim_id[len(TAKEN_OVER) :]}"
     expiry = _DatabaseNow() + Value(timedelta(seconds=conf.CLAIM_SECONDS))
-    rows = _rows(using).filter(pk=pk, app_id=conf.APP_ID)
+    rows = _rows(using).filter(condition or Q(), pk__in=pks, app_id=conf.APP_ID)
     rows = rows.exclude(status=BusinessAccount.Status.REVOKED)
-    claim_id = uuid.uuid4().hex
     with busy_if_locked(using):
         unclaimed = rows.filter(claim_expires_at__isnull=True)
-        if not unclaimed.update(claim_id=claim_id, claim_expires_at=expiry):
-            claim_id = f"{TAKEN_OVER}{claim_id[len(TAKEN_OVER) :]}"
+        claimed = unclaimed.update(claim_id=claim_id, claim_expires_at=expiry)
+        if claimed < len(pks):
             abandoned = rows.filter(claim_expires_at__lte=_DatabaseNow())
-            if not abandoned.update(claim_id=claim_id, claim_expires_at=expiry):
-                return None
-    return _rows(using).filter(pk=pk, claim_id=claim_id).first()
+            abandoned.update(claim_id=taken_over_id, claim_expires_at=expiry)
+    return list(_rows(using).filter(pk__in=pks, claim_id__in=(claim_id, taken_over_id)))
 
 
-def ask(account: BusinessAccount, client: TikTokClient) -> TokenGrant | TikTokBusinessError:
+@dataclass(frozen=True)
+class ClaimTimes:
+    """When calls under a claim may be made, on the monotonic clock, so that none outlives it."""
+
+    begin_by: float
+    end_by: float
+
+    @classmethod
+    def now(cls) -> ClaimTimes:
+        """Of a claim that is about to be made."""
+        made_at = time.monotonic()
+        end_by = made_at + conf.CLAIM_SECONDS - SECONDS_TO_SAVE
+        longest = LONGEST_PAUSE_SECONDS + longest_try_seconds(conf.REQUEST_TIMEOUT_SECONDS)
+        # At once is always soon enough: a claim for which it is not is refused by the checks.
+        return cls(max(end_by - longest, made_at + 1), end_by)
+
+
+def ask(
+    account: BusinessAccount, client: TikTokClient, *, until: float, has_turn: bool = False
+) -> TokenGrant | TikTokBusinessError:
     """Have TikTok renew the tokens. No database; what goes wrong is returned, for `settle`."""
     try:
         refresh_token = account.refresh_token
         if not refresh_token:
             return ReauthorizationRequired("There is no refresh token to renew the access with.")
-        grant = client.refresh(refresh_token)
+        grant = client.refresh(refresh_token, until=until, has_turn=has_turn)
     except TikTokBusinessError as error:
         return error
     if grant.open_id not in (None, account.open_id):
@@ -107,71 +167,178 @@ def ask(account: BusinessAccount, client: TikTokClient) -> TokenGrant | TikTokBu
     return grant
 
 
+def lost_version(app_id: str, open_id: str | None, client: TikTokClient, using: str) -> int | None:
+    """The ``credentials_version`` of an active account whose tokens TikTok does not know any more.
+
+    None when they are good, when that cannot be found out, and when it was asked too often.
+    """
+    account = _rows(using).active().filter(app_id=app_id, open_id=open_id).first()
+    if account is None or limits.count("lost", f"{app_id} {open_id}") > CHECKS_PER_MINUTE:
+        return None
+    version: int = account.credentials_version
+    try:
+        if account.is_access_token_valid_for(timedelta(0)):
+            client.token_info(account.access_token)
+        else:  # an access token that has ended says nothing about the other one
+            refresh_once(account.pk, using, is_good=lambda row: row.credentials_version > version)
+    except (AccessTokenRejectedError, ReauthorizationRequired) as error:
+        return version if error.code is not None else None
+    except TikTokBusinessError:
+        return None
+    return None
+
+
+class _Flight:
+    """A refresh that one thread has under way; those that come meanwhile wait for its end."""
+
+    def __init__(self) -> None:
+        self.thread_id = threading.get_ident()
+        self.has_landed = threading.Event()
+        self.first: BusinessAccount | None = None  # the row as it was found
+        self.row: BusinessAccount | None = None  # ... and as it was last seen
+        self.error: TikTokBusinessError | None = None  # what it ended with, for all who wait
+        self._is_judging = False
+
+    def judge(self, row: BusinessAccount, is_good: _IsGood) -> bool:
+        """Whether there is nothing left to do; raises what others found out since ``first``."""
+        self.first = self.first or row
+        self.row = row
+        self._is_judging = True
+        if is_good(row):
+            return True
+        self._is_judging = False
+        has_failed = row.consecutive_failures > self.first.consecutive_failures
+        rejected = BusinessAccount.Status.REAUTHORIZATION_REQUIRED
+        if row.status == rejected and (has_failed or self.first.status != rejected):
+            raise ReauthorizationRequired("TikTok has just rejected the account's tokens.")
+        if has_failed:
+            raise AccountBusyError(
+                f"Another worker failed to refresh the account just now: {row.last_error_message}"
+            )
+        return bool(row.credentials_version > self.first.credentials_version)
+
+    def fail(self, error: TikTokBusinessError) -> None:
+        """Note what it ended with; what ``is_good`` raises is the opinion of one caller."""
+        if not self._is_judging:
+            self.error = error
+
+    def outcome(self, is_good: _IsGood) -> BusinessAccount | None:
+        """The row for somebody who has waited; None when it is none to be content with."""
+        if self.error is not None:
+            raise copy.copy(self.error)  # a traceback belongs to one thread
+        row = self.row
+        return row if row is not None and self.judge(row, is_good) else None
+
+
+class _Flights:
+    """The flights of this process, by database and primary key."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        self.lock = threading.Lock()
+        self.under_way: dict[tuple[str, int], _Flight] = {}
+
+
+_flights = _Flights()
+# A child process has none of its parent's threads, so nobody would ever end their flights.
+# Windows, which cannot fork, lacks the function.
+getattr(os, "register_at_fork", lambda **hooks: None)(after_in_child=_flights.forget)
+
+
 def refresh_once(
-    pk: int, using: str, *, is_good: Callable[[BusinessAccount], bool]
+    pk: int, using: str, *, is_good: _IsGood, is_noted: bool = True
 ) -> BusinessAccount:
     """Refresh one account, once across all workers, and return its row.
 
-    ``is_good`` says of a row that no refresh is needed (any more). While another worker holds the
+    ``is_good`` says of a row that no refresh is needed (any more). Of the threads of a process one
+    works on an account, and the others wait for it without a query. While another process holds the
     claim its result is awaited by re-reading, at most CLAIM_SECONDS; should it die, one of those
     who wait takes over. Raises what `settle` returns, `AccountBusyError`, `AccountGoneError`.
     """
+    gives_up_at = time.monotonic() + conf.CLAIM_SECONDS + LOCK_PATIENCE_SECONDS
+    while True:
+        own = _Flight()
+        with _flights.lock:
+            flight = _flights.under_way.setdefault((using, pk), own)
+        # A receiver of a signal may ask while the flight of its own thread is under way.
+        is_own_thread = flight.thread_id == own.thread_id
+        if flight is own or is_own_thread:
+            return _fly(own, pk, using, is_good, is_noted=is_noted)
+        if not flight.has_landed.wait(gives_up_at - time.monotonic()):
+            raise AccountBusyError("Another thread holds the account.")
+        row = flight.outcome(is_good)
+        if row is not None:
+            return row
+
+
+def _fly(
+    flight: _Flight, pk: int, using: str, is_good: _IsGood, *, is_noted: bool
+) -> BusinessAccount:
+    """``is_noted``: a success becomes an event, too; written when those who wait have it."""
+    without = () if is_noted else (events.Kind.REFRESHED,)
+    with events.collected(using, without=without):
+        try:
+            with closing(
+                client_from_settings()
+            ) as client:  # a wrong setting shows before the claim
+                flight.row = _refresh_once(flight, pk, using, client, is_good)
+                return flight.row
+        except TikTokBusinessError as error:
+            flight.fail(error)
+            raise
+        finally:
+            with _flights.lock:
+                if _flights.under_way.get((using, pk)) is flight:
+                    del _flights.under_way[using, pk]
+            flight.has_landed.set()
+
+
+def _refresh_once(
+    flight: _Flight, pk: int, using: str, client: TikTokClient, is_good: _IsGood
+) -> BusinessAccount:
+    clock.synchronize(using)
     started = time.monotonic()
-    first: BusinessAccount | None = None
-    with closing(client_from_settings()) as client:  # a wrong setting shows before the claim
-        while True:
-            row, is_claim_free = _look(pk, using)
-            first = first or row
-            if _is_done(row, first, is_good):
-                return row
-            account = None
-            try:
-                account = claim(pk, using) if is_claim_free else None
-            except AccountBusyError:  # or just in conflict with another worker's claim
-                if time.monotonic() - started > LOCK_PATIENCE_SECONDS:
-                    raise
-            if account is not None:
-                return _refresh_claimed(account, first, client, using, is_good=is_good)
-            if time.monotonic() - started > conf.CLAIM_SECONDS + LOCK_PATIENCE_SECONDS:
-                raise AccountBusyError("Another worker holds the account.")
-            time.sleep(POLL_SECONDS)
+    while True:
+        row, is_claim_free = _look(pk, using)
+        if flight.judge(row, is_good):
+            return row
+        accounts = []
+        times = ClaimTimes.now()
+        try:
+            if is_claim_free:
+                accounts = claim([pk], using)
+        except AccountBusyError:  # or just in conflict with another worker's claim
+            if time.monotonic() - started > LOCK_PATIENCE_SECONDS:
+                raise
+        for account in accounts:
+            return _refresh_claimed(flight, account, client, times, using, is_good)
+        if time.monotonic() - started > conf.CLAIM_SECONDS + LOCK_PATIENCE_SECONDS:
+            raise AccountBusyError("Another worker holds the account.")
+        time.sleep(POLL_SECONDS)
 
 
 def _refresh_claimed(
+    flight: _Flight,
     account: BusinessAccount,
-    first: BusinessAccount,
     client: TikTokClient,
+    times: ClaimTimes,
     using: str,
-    *,
-    is_good: Callable[[BusinessAccount], bool],
+    is_good: _IsGood,
 ) -> BusinessAccount:
-    try:
-        answer = None if _is_done(account, first, is_good) else ask(account, client)
-    except BaseException:
-        release(account, using)
-        raise
-    if answer is None:
-        release(account, using)
-    elif (error := settle(account, answer, using)) is not None:
-        raise error
+    with put_off():
+        try:
+            is_done = flight.judge(account, is_good)
+            answer = None if is_done else ask(account, client, until=times.end_by)
+        except BaseException:
+            release(account, using)
+            raise
+        if answer is None:
+            release(account, using)
+        elif (error := settle(account, answer, using)) is not None:
+            raise error
     return account
-
-
-def _is_done(
-    row: BusinessAccount, first: BusinessAccount, is_good: Callable[[BusinessAccount], bool]
-) -> bool:
-    """Whether there is nothing left to do; raises what others found out since ``first``."""
-    if is_good(row):
-        return True
-    has_failed = row.consecutive_failures > first.consecutive_failures
-    rejected = BusinessAccount.Status.REAUTHORIZATION_REQUIRED
-    if row.status == rejected and (has_failed or first.status != rejected):
-        raise ReauthorizationRequired("TikTok has just rejected the account's tokens.")
-    if has_failed:
-        raise AccountBusyError(
-            f"Another worker failed to refresh the account just now: {row.last_error_message}"
-        )
-    return bool(row.credentials_version > first.credentials_version)
 
 
 def _look(pk: int, using: str) -> tuple[BusinessAccount, bool]:

@@ -8,26 +8,43 @@ rolled back afterwards does not take a token pair with it. Errors are those of
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Mapping
+from contextlib import closing, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from django.db import DatabaseError, router
 from django.utils import timezone
 
-from . import batch, conf, durable, refresh, settlement, signals
-from .answers import Profile, TokenInfo
+from . import (
+    batch,
+    clock,
+    conf,
+    durable,
+    events,
+    insights,
+    notices,
+    profiles,
+    refresh,
+    settlement,
+    signals,
+)
+from .answers import Insights, Profile, TokenInfo
 from .batch import RefreshReport, RefreshResult
-from .client import PROFILE_FIELDS
+from .calls import Calls
+from .due import Due
 from .exceptions import (
     AccessTokenRejectedError,
     AccountBusyError,
     AccountGoneError,
-    PermissionDeniedError,
+    AccountOwnedByAnotherUserError,
     ReauthorizationRequired,
     TikTokBusinessError,
 )
+from .interrupts import put_off
 from .masking import Secret
 from .models import BusinessAccount, BusinessAccountQuerySet
 
@@ -52,8 +69,6 @@ T = TypeVar("T")
 logger = logging.getLogger("tiktok_business")
 
 ACCESS_TOKEN_LIFETIME_SECONDS = 86400  # "Accounts API - Authorization", 2026-09-02
-# Asked for when the granted scopes are not known, or when the full list was refused.
-BASIC_PROFILE_FIELDS = ("display_name", "profile_image", "username")
 
 
 def connect_account(user: Any, *, code: str, redirect_uri: str) -> BusinessAccount:
@@ -68,17 +83,26 @@ def connect_account(user: Any, *, code: str, redirect_uri: str) -> BusinessAccou
     # A key that is missing or unusable has to show before the code is used up.
     app_id = conf.APP_ID
     BusinessAccount(app_id=app_id, open_id="trial").seal("access_token", "trial")
-    client = refresh.client_from_settings()
-    try:
-        grant = client.exchange_code(code, redirect_uri=redirect_uri)
-    finally:
-        client.close()
     using = router.db_for_write(BusinessAccount)
     # A row that the caller's own transaction has locked stays so for as long as we wait.
     is_patient = not durable.is_in_transaction(using)
-    return durable.committed(
-        lambda: settlement.connect(user, app_id, grant, using, is_patient=is_patient), using
-    )
+    with put_off(), closing(refresh.client_from_settings()) as client:
+        grant = client.exchange_code(code, redirect_uri=redirect_uri)
+
+        def store(lost_version: int | None = None) -> BusinessAccount:
+            return durable.committed(
+                lambda: settlement.connect(
+                    user, app_id, grant, using, is_patient=is_patient, lost_version=lost_version
+                ),
+                using,
+            )
+
+        try:
+            return store()
+        except AccountOwnedByAnotherUserError:
+            with suppress(AccountOwnedByAnotherUserError):  # unless TikTok ended the owner's
+                store(refresh.lost_version(app_id, grant.open_id, client, using))
+            raise
 
 
 def get_access_token(account: BusinessAccount, *, min_validity_seconds: float | None = None) -> str:
@@ -97,22 +121,31 @@ def get_access_token(account: BusinessAccount, *, min_validity_seconds: float | 
             f"min_validity_seconds must be at least 0 and below {ACCESS_TOKEN_LIFETIME_SECONDS}, "
             "the lifetime of TikTok's access tokens."
         )
+    # What is in hand decides only when it is good: another worker may have renewed the row since.
+    if account.status == BusinessAccount.Status.ACTIVE:
+        expires_at = account.access_token_expires_at
+        # As is_access_token_valid_for() does, in a third of the time: most calls end here.
+        is_in_time = (
+            expires_at is not None
+            and expires_at.tzinfo is not None
+            and expires_at.timestamp() > time.time() + seconds
+        )
+        token: str = account.access_token if is_in_time else ""
+        if token:
+            return token
     period = timedelta(seconds=seconds)
 
     def is_good(row: BusinessAccount) -> bool:
         if row.status == BusinessAccount.Status.REAUTHORIZATION_REQUIRED:
             raise _needs_reauthorization(row)
-        return row.status == BusinessAccount.Status.ACTIVE and row.is_access_token_valid_for(period)
+        is_active = row.status == BusinessAccount.Status.ACTIVE
+        return is_active and row.is_access_token_valid_for(period) and bool(row.access_token)
 
-    # What is in hand decides only when it is good: another worker may have renewed the row since.
-    in_hand_is_good = account.status == BusinessAccount.Status.ACTIVE and is_good(account)
-    token: str = account.access_token if in_hand_is_good else ""
-    if not token:
-        _refresh(account, is_good=lambda row: is_good(row) and bool(row.access_token))
-        if account.status != BusinessAccount.Status.ACTIVE:  # by a receiver, or just now
-            raise _needs_reauthorization(account)
-        token = account.access_token
-    return token
+    _refresh(account, is_good=is_good, is_noted=False)  # somebody waits for the token
+    if account.status != BusinessAccount.Status.ACTIVE:  # by a receiver, or just now
+        raise _needs_reauthorization(account)
+    renewed: str = account.access_token
+    return renewed
 
 
 def refresh_account(account: BusinessAccount) -> BusinessAccount:
@@ -133,72 +166,61 @@ def refresh_due_accounts(
     sync_profiles: bool = False,
     on_result: Callable[[RefreshResult], None] | None = None,
     requests_per_minute: int | None = None,
+    ignore_backoff: bool = False,
     stop: threading.Event | None = None,
+    sync_seconds: float = math.inf,
 ) -> RefreshReport:
     """Refresh the active accounts whose access tokens expire ``within`` that time.
 
     ``accounts`` (a queryset or any iterable) narrows the choice, ``limit`` bounds the number of
     accounts tried. Defaults come from the settings. ``on_result`` is called for each account.
-    ``sync_profiles`` asks for the profiles of the refreshed accounts when all tokens are safe; a
-    profile that fails is logged and changes nothing. Setting ``stop`` ends the run early: calls in
-    flight are finished and saved.
+    Accounts that kept failing for passing reasons wait for their next attempt, unless
+    ``ignore_backoff``. When all tokens are safe, people are told which accounts have to be
+    connected again (NOTIFY); then ``sync_profiles`` asks for the profiles of the refreshed
+    accounts, until ``sync_seconds`` after the beginning of the run. A mail or a profile that fails
+    is logged and changes nothing. Setting ``stop`` ends the run early: calls in flight are
+    finished and saved.
 
     One account's trouble never stops the others. The run stops early when TikTok refuses the app's
-    credentials or is evidently down. Inside a transaction the run has a thread and a connection of
-    its own, to which ``on_result`` and the receivers of signals belong.
+    credentials, is evidently down, or goes on to refuse calls for their rate. Inside a transaction
+    the run has a thread and a connection of its own, to which ``on_result`` and the receivers of
+    signals belong.
     """
     stop = stop or threading.Event()
-    rows: BusinessAccountQuerySet = BusinessAccount.objects.all()
+    using = router.db_for_write(BusinessAccount)
+    rows = BusinessAccount.objects.using(using).filter(app_id=conf.APP_ID)
     if isinstance(accounts, BusinessAccountQuerySet) and not (
         accounts.query.is_sliced or accounts.query.combinator
     ):
-        rows = accounts
+        # As a subquery: joins give rows twice, and an order of its own would turn ours round.
+        rows = rows.filter(pk__in=accounts.using(using).order_by().values("pk"))
     elif accounts is not None:
         rows = rows.filter(pk__in=[account.pk for account in accounts])
-    using = router.db_for_write(BusinessAccount)
-    rows = rows.using(using).filter(app_id=conf.APP_ID)
-    if within is None:
-        within = timedelta(seconds=conf.REFRESH_WITHIN_SECONDS)
-    refreshed: list[int] = []
+    within = timedelta(seconds=conf.REFRESH_WITHIN_SECONDS) if within is None else within
+    ceiling = refresh.ceiling_from_settings(requests_per_minute)
+    calls = Calls(concurrency or conf.REFRESH_CONCURRENCY, ceiling)
+    sync_ends_at = time.monotonic() + sync_seconds
 
-    def collect(result: RefreshResult) -> None:
-        if result.outcome == "refreshed":
-            refreshed.append(result.pk)
-        if on_result is not None:
-            on_result(result)
+    def run() -> RefreshReport:
+        due = Due.now(rows, within, ignores_backoff=ignore_backoff)
+        with calls:
+            with notices.held_back() as rejected:
+                report = batch.refresh_accounts(
+                    due, calls, limit=limit, stop=stop, on_result=on_result or (lambda result: None)
+                )
+            if not stop.is_set():
+                notices.send_due(rows, rejected=rejected)
+            if sync_profiles and report.stopped is None:
+                profiles.sync_refreshed(
+                    rows,
+                    calls,
+                    since=due.began_at,
+                    stop=stop,
+                    ends_at=sync_ends_at,
+                )
+        return report
 
-    if concurrency is None:
-        concurrency = conf.REFRESH_CONCURRENCY
-    if requests_per_minute is None:
-        requests_per_minute = conf.REQUESTS_PER_MINUTE
-    report = durable.committed(
-        lambda: batch.refresh_accounts(
-            rows.due_for_refresh(within),
-            limit=limit,
-            concurrency=concurrency,
-            requests_per_minute=requests_per_minute,
-            stop=stop,
-            on_result=collect,
-        ),
-        using,
-    )
-    if sync_profiles and report.stopped is None:
-        _sync_profiles(rows, refreshed, stop)
-    return report
-
-
-def _sync_profiles(rows: BusinessAccountQuerySet, pks: list[int], stop: threading.Event) -> None:
-    for pk in pks:
-        account = rows.filter(pk=pk).first()
-        if account is None or stop.is_set():
-            continue
-        try:
-            sync_profile(account)
-        except TikTokBusinessError as error:
-            logger.warning("The profile of %s was not synced: %s", account.open_id, error)
-        except DatabaseError as error:  # whose text may quote the row
-            kind = type(error).__name__
-            logger.warning("The profile of %s was not stored: %s", account.open_id, kind)
+    return durable.committed(run, using)
 
 
 def sync_profile(account: BusinessAccount) -> BusinessAccount:
@@ -207,29 +229,18 @@ def sync_profile(account: BusinessAccount) -> BusinessAccount:
     Only fields that the granted scopes allow are asked for. When TikTok refuses all the same, the
     scopes are asked for afresh and the basic fields tried: the account stays connected. What
     TikTok leaves out does not overwrite what is known.
+
+    Once a day, when the account's ``user.insights`` are granted, its daily figures are asked for as
+    well and kept as `DailyMetrics`. Trouble with them is logged and changes nothing else.
     """
-    client = account_client(account)
     using = _database(account)
-    changes: dict[str, Any] = {}
-    try:
-        profile = client.profile()
-    except PermissionDeniedError:
-        changes["scopes"] = client.token_info().scopes
-        profile = client.profile(fields=BASIC_PROFILE_FIELDS)
-    finally:
-        client.close()
-    now = timezone.now()
-    changes |= {"profile_synced_at": now, "updated_at": now}
-    for name, value in vars(profile).items():
-        # An empty bio is what somebody has who never wrote or has removed it; any other text that
-        # is empty is missing.
-        if value is not None and (value != "" or name == "bio"):
-            changes[name] = value
-    if not BusinessAccount.objects.using(using).filter(pk=account.pk).update(**changes):
-        raise AccountGoneError("The account was deleted while its profile was asked for.")
-    for name, value in changes.items():
-        setattr(account, name, value)
-    settlement.send_after_commit(signals.profile_synced, account, using)
+    with account_client(account) as client:
+        profiles.store(account, client._profile_changes(), using)
+        if insights.is_due(account):
+            try:
+                insights.store(account, client._insights(), using)
+            except (TikTokBusinessError, DatabaseError) as error:
+                logger.warning("The figures of %s were not synced: %s", account.open_id, error)
     return account
 
 
@@ -257,7 +268,8 @@ def disconnect_account(account: BusinessAccount) -> TikTokBusinessError | None:
         settlement.reload(row, using)
         _take_over(account, row)
         logger.info("Account %s is disconnected.", account.open_id)
-        settlement.send_after_commit(signals.account_disconnected, account, using, error=error)
+        kind = events.Kind.DISCONNECTED
+        settlement.tell(signals.account_disconnected, account, using, kind=kind, error=error)
         return error
 
     return durable.committed(clear, using)
@@ -295,6 +307,7 @@ class AccountClient:
 
     def __init__(self, account: BusinessAccount) -> None:
         self.account = account
+        clock.synchronize(_database(account))
         self._client = refresh.client_from_settings()
 
     def __enter__(self) -> Self:
@@ -309,12 +322,21 @@ class AccountClient:
 
     def profile(self, *, fields: Iterable[str] | None = None) -> Profile:
         """The account's profile; ``fields`` (TikTok's names) default to what the scopes allow."""
-        if fields is None:
-            granted = set(self.account.scopes)
-            fields = [name for name, scope in PROFILE_FIELDS.items() if scope in granted]
-        wanted = list(fields) or list(BASIC_PROFILE_FIELDS)
+        wanted = list(fields or profiles.fields_for(self.account.granted_scopes))
         return self._with_token(
             lambda token: self._client.profile(token, open_id=self.account.open_id, fields=wanted)
+        )
+
+    def _profile_changes(self) -> dict[str, Any]:
+        """The account's profile as the columns that it changes; see `sync_profile`."""
+        return self._with_token(
+            lambda token: profiles.ask(self.account, self._client, access_token=token)
+        )
+
+    def _insights(self) -> Insights:
+        """The account's daily figures; see `sync_profile`."""
+        return self._with_token(
+            lambda token: insights.ask(self.account, self._client, access_token=token)
         )
 
     def token_info(self) -> TokenInfo:
@@ -375,10 +397,12 @@ class AccountClient:
 
 
 def _refresh(
-    account: BusinessAccount, *, is_good: Callable[[BusinessAccount], bool]
+    account: BusinessAccount, *, is_good: Callable[[BusinessAccount], bool], is_noted: bool = True
 ) -> BusinessAccount:
     using = _database(account)
-    row = durable.committed(lambda: refresh.refresh_once(account.pk, using, is_good=is_good), using)
+    row = durable.committed(
+        lambda: refresh.refresh_once(account.pk, using, is_good=is_good, is_noted=is_noted), using
+    )
     _take_over(account, row)
     return account
 
@@ -397,6 +421,7 @@ _CREDENTIAL_ATTRIBUTES = (
     "last_error_message",
     "last_error_request_id",
     "consecutive_failures",
+    "next_attempt_at",
     "claim_id",
     "claim_expires_at",
     "credentials_version",

@@ -11,22 +11,27 @@ sent, so it cannot hit a pair that arrived meanwhile.
 from __future__ import annotations
 
 import logging
+import random
 from contextlib import suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.db import IntegrityError, connections, transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from . import signals
+from . import clock, events, signals
 from .answers import TokenGrant
 from .durable import (
     PASSING_ERRORS,
     SAVE_PATIENCE_SECONDS,
+    after_commit,
     is_in_transaction,
+    patiently,
     persisted,
     save_later,
     short_lock_waits,
+    update_row,
 )
 from .exceptions import (
     AccountBusyError,
@@ -34,6 +39,8 @@ from .exceptions import (
     AccountOwnedByAnotherUserError,
     APIError,
     AppCredentialsRejectedError,
+    DecryptionError,
+    RateLimitError,
     ReauthorizationRequired,
     TikTokBusinessError,
 )
@@ -54,13 +61,18 @@ __all__ = [
     "rejected",
     "release",
     "reload",
-    "send_after_commit",
     "settle",
+    "tell",
 ]
 
 logger = logging.getLogger("tiktok_business")
 
 TAKEN_OVER = "taken-over-"  # how the id of a claim begins that was somebody else's until it expired
+
+# How long a batch leaves an account alone that fails for passing reasons: doubled with each failure
+# in a row. The longest is short beside REFRESH_WITHIN_SECONDS, so there are several tries left.
+FIRST_BACKOFF = timedelta(minutes=1)
+LONGEST_BACKOFF = timedelta(hours=1)
 
 
 def _rows(using: str) -> BusinessAccountQuerySet:
@@ -76,15 +88,19 @@ def settle(
     ``account`` is then up to date. Otherwise the error, as it stands after a look at the row.
     """
     if isinstance(answer, TokenGrant):
+        scopes_before = account.granted_scopes
         try:
             is_saved = _save(account, answer, using)
         except AccountBusyError as error:
             return error
         if not is_saved:
             return _adopt(account, using)
-        send_after_commit(signals.tokens_refreshed, account, using)
+        if signals.tokens_refreshed.has_listeners(BusinessAccount):
+            reload(account, using)  # for them, the profile as well
+        kind = events.Kind.REFRESHED
+        tell(signals.tokens_refreshed, account, using, kind=kind, scopes_before=scopes_before)
         return None
-    if isinstance(answer, AppCredentialsRejectedError):
+    if isinstance(answer, AppCredentialsRejectedError) or _was_not_sent(answer):
         release(account, using)  # says nothing about the account
         return answer
     if isinstance(answer, ReauthorizationRequired) and answer.code is not None:
@@ -102,11 +118,22 @@ def settle(
             f"{answer} This is no verdict before it happens again: another worker, which has not "
             "reported back, may hold newer tokens."
         )
-    release(account, using, **_failure(answer))
+    if isinstance(answer, RateLimitError):
+        # There were too many calls; to this account nothing has happened.
+        changes = _failure(answer)
+        del changes["consecutive_failures"]
+        release(account, using, **changes)
+        return answer
+    release(account, using, **_failure(answer), **_backoff(account, answer))
     logger.info("Account %s was not refreshed: %s", account.open_id, answer)
     reload(account, using)
-    send_after_commit(signals.refresh_failed, account, using, error=answer)
+    tell(signals.refresh_failed, account, using, kind=events.Kind.FAILED, error=answer)
     return answer
+
+
+def _was_not_sent(error: TikTokBusinessError) -> bool:
+    """Whether the shared ceiling left no call to make."""
+    return isinstance(error, RateLimitError) and error.code is error.http_status is None
 
 
 def rejected(account: BusinessAccount, error: APIError, using: str) -> TikTokBusinessError:
@@ -138,7 +165,8 @@ def _mark_rejected(
         return None
     logger.warning("TikTok rejected the tokens of account %s: %s", account.open_id, verdict)
     reload(account, using)
-    send_after_commit(signals.reauthorization_required, account, using, error=verdict)
+    kind = events.Kind.REJECTED
+    tell(signals.reauthorization_required, account, using, kind=kind, error=verdict)
     return verdict
 
 
@@ -162,6 +190,7 @@ def disconnect_changes(error: TikTokBusinessError | None) -> dict[str, Any]:
 _NO_CLAIM: dict[str, Any] = {"claim_id": "", "claim_expires_at": None}
 _NO_FAILURE: dict[str, Any] = {
     "consecutive_failures": 0,
+    "next_attempt_at": None,
     "last_error_at": None,
     "last_error_code": None,
     "last_error_message": "",
@@ -193,14 +222,21 @@ def credential_changes(account: BusinessAccount, grant: TokenGrant) -> dict[str,
 
 
 def connect(
-    user: Any, app_id: str, grant: TokenGrant, using: str, *, is_patient: bool
+    user: Any,
+    app_id: str,
+    grant: TokenGrant,
+    using: str,
+    *,
+    is_patient: bool,
+    lost_version: int | None = None,
 ) -> BusinessAccount:
     """Store what a new consent gave, as connected by ``user``, and send the signal.
 
-    Raises `AccountOwnedByAnotherUserError`, and `AccountBusyError` when others change the row or
-    its owner all the time.
+    ``lost_version``: an account that another user owns is renewed for that user, if its tokens are
+    still of this version; otherwise raises `AccountOwnedByAnotherUserError`. `AccountBusyError`:
+    others change the row or its owner all the time.
     """
-    consent = _Consent(user, app_id, grant, using)
+    consent = _Consent(user, app_id, grant, using, lost_version)
     patience_seconds = SAVE_PATIENCE_SECONDS if is_patient else 0
     try:
         account = persisted(consent.store, using, patience_seconds=patience_seconds)
@@ -218,8 +254,11 @@ def connect(
 class _Consent:
     """What a new consent gave, on its way into the account's row."""
 
-    def __init__(self, user: Any, app_id: str, grant: TokenGrant, using: str) -> None:
+    def __init__(
+        self, user: Any, app_id: str, grant: TokenGrant, using: str, lost_version: int | None
+    ) -> None:
         self.user = user
+        self.lost_version = lost_version
         self.using = using
         self.rows = _rows(using)
         self.identity = {"app_id": app_id, "open_id": grant.open_id}
@@ -234,6 +273,7 @@ class _Consent:
         }
         self.versions_seen: list[int | None] = []  # of the pair in the row; None: there was no row
         self.is_new = False
+        self.scopes_before: list[str] | None = None
 
     def store(self) -> BusinessAccount:
         for _ in range(3):
@@ -256,7 +296,15 @@ class _Consent:
 
     def tell(self, account: BusinessAccount) -> None:
         logger.info("Account %s is connected.", account.open_id)
-        send_after_commit(signals.account_connected, account, self.using, created=self.is_new)
+        kind = events.Kind.CONNECTED if self.is_new else events.Kind.RECONNECTED
+        tell(
+            signals.account_connected,
+            account,
+            self.using,
+            kind=kind,
+            scopes_before=self.scopes_before,
+            created=self.is_new,
+        )
 
     def _look(self) -> BusinessAccount | None:
         known = self.rows.filter(**self.identity).first()
@@ -276,10 +324,11 @@ class _Consent:
             ):
                 return self.rows.create(**values, owner_id=self.user.pk)
             return None
-        if known.owner_id not in (None, self.user.pk) and not self.user.has_perm(
-            "tiktok_business.change_businessaccount"
-        ):
+        is_lost = known.credentials_version == self.lost_version
+        may_renew = known.owner_id in (None, self.user.pk) or is_lost
+        if not may_renew and not self.user.has_perm("tiktok_business.change_businessaccount"):
             raise AccountOwnedByAnotherUserError("Another user has connected this account.")
+        self.scopes_before = known.granted_scopes
         as_seen = self.rows.filter(
             pk=known.pk, owner=known.owner_id, credentials_version=known.credentials_version
         )
@@ -290,17 +339,25 @@ class _Consent:
 
 def _save(account: BusinessAccount, grant: TokenGrant, using: str) -> bool:
     """Store the new pair; False when the row holds another pair than the one that was sent."""
-    changes = {**credential_changes(account, grant), "last_refreshed_at": timezone.now()}
-    row = _rows(using).filter(pk=account.pk)
-    own_claim = row.filter(claim_id=account.claim_id)
-    same_pair = row.filter(credentials_version=account.credentials_version)
+    version = account.credentials_version
+    changes = {
+        **credential_changes(account, grant),
+        "last_refreshed_at": clock.instant(),
+        # Whoever stores another pair takes the claim away, so under ours it is still this one.
+        "credentials_version": version + 1,
+    }
+    own_claim = {"id": account.pk, "claim_id": account.claim_id}
+    same_pair = {"id": account.pk, "credentials_version": version}
 
     def save() -> int:
+        released = {**changes, **_NO_CLAIM}
         # A claim that another worker took over is left to it.
-        return own_claim.update(**changes, **_NO_CLAIM) or same_pair.update(**changes)
+        return update_row(BusinessAccount, released, where=own_claim, using=using) or update_row(
+            BusinessAccount, changes, where=same_pair, using=using
+        )
 
     try:
-        saved = _persisted(save, using)
+        saved = persisted(save, using)
     except BaseException as error:  # Ctrl-C and the time limits of workers too
         save_later(save, using)
         if isinstance(error, PASSING_ERRORS):
@@ -311,7 +368,7 @@ def _save(account: BusinessAccount, grant: TokenGrant, using: str) -> bool:
     if saved and is_in_transaction(using):
         save_later(save, using)
     if saved:
-        reload(account, using)
+        account.set_stored(**changes, **_NO_CLAIM)
     return bool(saved)
 
 
@@ -336,6 +393,17 @@ def _failure(error: TikTokBusinessError) -> dict[str, Any]:
     }
 
 
+def _backoff(account: BusinessAccount, error: TikTokBusinessError) -> dict[str, Any]:
+    """When to try again; nothing for what was found out without asking TikTok."""
+    if isinstance(error, DecryptionError | ReauthorizationRequired):
+        return {}
+    # No more than the longest needs: a failure count may be large, 2 to its power is larger.
+    doublings = min(account.consecutive_failures, 10)
+    backoff = min(FIRST_BACKOFF * 2**doublings, LONGEST_BACKOFF)
+    # Jitter, so that accounts that failed together are not tried together again.
+    return {"next_attempt_at": clock.instant() + backoff * random.uniform(0.5, 1)}  # noqa: S311 -- no secret
+
+
 def release(account: BusinessAccount, using: str, **changes: Any) -> None:
     """Give the claim back, if it is still ours."""
     row = _rows(using).filter(pk=account.pk, claim_id=account.claim_id)
@@ -345,7 +413,7 @@ def release(account: BusinessAccount, using: str, **changes: Any) -> None:
 def reload(account: BusinessAccount, using: str) -> bool:
     """Bring the instance up to date; False when the row was deleted meanwhile."""
     try:
-        account.refresh_from_db(using=using)
+        patiently(lambda: account.refresh_from_db(using=using), using)
     except BusinessAccount.DoesNotExist:
         return False
     return True
@@ -363,19 +431,20 @@ def _adopt(account: BusinessAccount, using: str) -> TikTokBusinessError | None:
     return None
 
 
-def send_after_commit(
-    signal: Signal, account: BusinessAccount, using: str, **arguments: Any
+def tell(
+    signal: Signal,
+    account: BusinessAccount,
+    using: str,
+    *,
+    kind: events.Kind | None,
+    scopes_before: list[str] | None = None,
+    **arguments: Any,
 ) -> None:
-    """Send a signal of ours when what it tells is committed.
+    """Write the event down and send the signal, when what they tell is committed."""
 
-    Where the caller manages its transactions by hand, nobody can say when that is: it is sent now.
-    """
-
-    def send() -> None:
+    def tell_now() -> None:
+        error = arguments.get("error")
+        events.record(account, kind, using, error=error, scopes_before=scopes_before)
         signal.send_robust(sender=BusinessAccount, account=account, **arguments)
 
-    connection = connections[using]
-    if connection.in_atomic_block or connection.get_autocommit():
-        transaction.on_commit(send, using=using)
-    else:
-        send()
+    after_commit(tell_now, using)

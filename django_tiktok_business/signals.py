@@ -15,6 +15,7 @@ from django.dispatch import Signal
 __all__ = [
     "account_connected",
     "account_disconnected",
+    "consent_ends_soon",
     "profile_synced",
     "reauthorization_required",
     "refresh_failed",
@@ -32,6 +33,10 @@ refresh_failed = Signal()
 
 # error: ReauthorizationRequired; sent once, when TikTok's verdict changes the account's status
 reauthorization_required = Signal()
+
+# ends_at: datetime; sent once for each consent, REAUTHORIZATION_WARNING_DAYS ahead, by the run that
+# finds it and after its last token
+consent_ends_soon = Signal()
 
 profile_synced = Signal()
 

@@ -53,11 +53,13 @@ class Transport:
         self._timeout = timeout
         self._session_factory = session_factory
         self._session: requests.Session | None = None
+        self._prepared: dict[tuple[str, str], tuple[requests.PreparedRequest, Any]] = {}
 
     def close(self) -> None:
         if self._session is not None:
             self._session.close()
             self._session = None
+        self._prepared.clear()
 
     @sensitive_variables()
     def send(
@@ -73,22 +75,8 @@ class Transport:
         """Send a request; an error is returned. Only what the session factory raises is raised."""
         if self._session is None:
             self._session = self._new_session()
-        session = self._session
         try:
-            with session.request(
-                method,
-                url,
-                params=query,
-                data=content,
-                headers=headers,
-                timeout=self._timeout,
-                stream=True,
-                # A redirect would take the token header along.
-                allow_redirects=False,
-                hooks={"response": [*session.hooks["response"], _forget_redirect]},
-                # Without it, .netrc or a URL with a password would add an Authorization header.
-                auth=session.auth or _leave_unchanged,
-            ) as response:
+            with self._response(self._session, method, url, query, content, headers) as response:
                 body = self._read(response)
                 if isinstance(body, TikTokBusinessError):
                     return body
@@ -96,6 +84,67 @@ class Transport:
                 return Answer(response.status_code, body, retry_after, secrets)
         except Exception as error:  # noqa: BLE001 -- any of them may hold a token
             return self._failure(error)
+
+    def reach(self, url: str) -> datetime | TikTokBusinessError | None:
+        """Make a HEAD request: the time that the host tells, None when it tells none.
+
+        An error is returned, as by `send`; any HTTP status will do.
+        """
+        if self._session is None:
+            self._session = self._new_session()
+        try:
+            with self._session.head(
+                url,
+                hooks={"response": [*self._session.hooks["response"], _forget_redirect]},
+                auth=self._session.auth or _leave_unchanged,
+                timeout=self._timeout,
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                return _instant(response.headers.get("Date"))
+        except Exception as error:  # noqa: BLE001 -- as in send()
+            return self._failure(error)
+
+    @sensitive_variables()
+    def _response(
+        self,
+        session: requests.Session,
+        method: str,
+        url: str,
+        query: Mapping[str, Any] | None,
+        content: SecretBytes | None,
+        headers: Mapping[str, str],
+    ) -> requests.Response:
+        common: dict[str, Any] = {
+            "hooks": {"response": [*session.hooks["response"], _forget_redirect]},
+            # Without it, .netrc or a URL with a password would add an Authorization header.
+            "auth": session.auth or _leave_unchanged,
+        }
+        # A redirect would take the token header along.
+        sent: dict[str, Any] = {
+            "timeout": self._timeout,
+            "stream": True,
+            "allow_redirects": False,
+        }
+        if query or session.auth or not _is_plain(session):
+            return session.request(
+                method, url, params=query, data=content, headers=headers, **common, **sent
+            )
+        # request() would read the environment (proxies, certificates) and take the URL apart anew,
+        # which takes longer than all the rest of a refresh.
+        key = (method, url)
+        if key not in self._prepared:
+            from requests import Request
+
+            self._prepared[key] = (
+                session.prepare_request(Request(method, url, **common)),
+                session.merge_environment_settings(url, {}, True, None, None),
+            )
+        template, environment = self._prepared[key]
+        prepared = template.copy()
+        prepared.headers.update(headers)
+        prepared.prepare_body(content, None)
+        return session.send(prepared, **{**environment, **sent})
 
     def _new_session(self) -> requests.Session:
         # Costly to import, and most processes never call TikTok.
@@ -191,6 +240,13 @@ def _pieces(response: requests.Response) -> Iterator[SecretBytes]:
         yield SecretBytes(response.content)  # what a hook of the session has read before us
 
 
+def _is_plain(session: requests.Session) -> bool:
+    """Whether no subclass, or wrapper, does something of its own with each request."""
+    import requests
+
+    return type(session) is requests.Session
+
+
 def _forget_redirect(response: requests.Response, **_: Any) -> None:
     """Keep `requests` from preparing the next request: it would read the whole body for that."""
     response.headers.pop("Location", None)
@@ -207,9 +263,17 @@ def _seconds(header: str | None) -> float | None:
     text = header.strip()
     if text.isdecimal():
         return min(float(text), MAX_RETRY_AFTER_SECONDS)
+    at = _instant(text)
+    if at is None:
+        return None
+    remaining = (at - datetime.now(UTC)).total_seconds()
+    return min(max(remaining, 0.0), MAX_RETRY_AFTER_SECONDS)
+
+
+def _instant(header: str | None) -> datetime | None:
+    """An HTTP date; None when it is missing or nonsense."""
     try:
-        at = parsedate_to_datetime(text)
+        at = parsedate_to_datetime(header or "")
     except (ValueError, OverflowError):
         return None
-    remaining = (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    return min(max(remaining, 0.0), MAX_RETRY_AFTER_SECONDS)
+    return at.replace(tzinfo=at.tzinfo or UTC)

@@ -576,3 +576,12 @@ def test_count_fits_its_column_or_is_unknown(value: Any, count: int | None) -> N
 def test_f34_base64_of_a_secret_is_not_in_what_we_tell() -> None:
     error = error_of(failing(40002, f"Bad {ACCESS_TOKEN}", secrets=[ACCESS_TOKEN]))
     assert base64.b64encode(ACCESS_TOKEN.encode()).decode() not in f"{error!r} {vars(error)}"
+
+
+def test_scopes_and_texts_are_bounded() -> None:
+    scopes = ",".join(f"{number:03}" + "x" * 200 for number in range(1000))
+    answer = answer_with({"scope": scopes, "bio_description": "y" * 50_000})
+    told = answer.scopes()
+    assert told is not None
+    assert (len(told), len(told[0])) == (300, 100)
+    assert len(answer.text("bio_description") or "") == 10_000

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from django.core.management.base import SystemCheckError
 from django.test import override_settings
 
 from django_tiktok_business import checks, conf
+from tests.utils import override_tiktok
 
 TAG = "tiktok_business"
 APP_SECRET = "app-secret-of-the-checks-tests"
@@ -50,7 +52,11 @@ class Case:
     def configured(self, **django: Any) -> Iterator[None]:
         values = {name: value for name, value in GOOD.items() if name != self.without}
         tiktok = {"TIKTOK_BUSINESS": values | self.keys}
-        keys = {"SECRET_KEY": DJANGO_KEY, "SECRET_KEY_FALLBACKS": [OLD_DJANGO_KEY]}
+        keys = {
+            "SECRET_KEY": DJANGO_KEY,
+            "SECRET_KEY_FALLBACKS": [OLD_DJANGO_KEY],
+            "CACHES": {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache"}},
+        }
         with ExitStack() as stack:
             for layer in (tiktok, keys, self.django, django):
                 stack.enter_context(override_settings(**layer))
@@ -264,9 +270,17 @@ CASES = [
         "REFRESH_MARGIN_SECONDS", 86400, "must be a whole number from 0 to 86399, not 86400"
     ),
     wrong_value("REFRESH_CONCURRENCY", 1000, "must be a whole number from 1 to 128, not 1000"),
+    wrong_value("EVENTS_KEPT_DAYS", 0, "must be a whole number from 1 to 36500, not 0"),
+    wrong_value("EVENTS_KEPT_PER_ACCOUNT", -1, "must be a whole number from 0 to 100000, not -1"),
     wrong_value("CLAIM_SECONDS", 0.5, "must be a whole number from 1 to 86400, not 0.5"),
     wrong_value(
         "REAUTHORIZATION_WARNING_DAYS", 400, "must be a whole number from 0 to 365, not 400"
+    ),
+    wrong_value(
+        "NOTIFY",
+        ["ops"],
+        'must be a list of e-mail addresses, or "owner" for that of the account\'s owner, '
+        "not ['ops']",
     ),
     wrong_value("WEBHOOK_TOLERANCE_SECONDS", 0, "must be a whole number from 1 to 86400, not 0"),
     wrong_value(
@@ -342,7 +356,7 @@ CASES = [
                 "SECRET_KEY: once SECRET_KEY is replaced and its old value has left "
                 "SECRET_KEY_FALLBACKS, no stored token can be read and every account has to be "
                 "connected again.",
-                hint=NEW_KEY_HINT.format("the present SECRET_KEY"),
+                hint=NEW_KEY_HINT.format("the present SECRET_KEY (and SECRET_KEY_FALLBACKS)"),
                 id="tiktok_business.W004",
             )
         ],
@@ -386,18 +400,52 @@ CASES = [
         "attribute/class)",
     ),
     session_factory("requests.codes", "is not callable"),
+    *(
+        Case(
+            f"{cache} cache",
+            [
+                CheckWarning(
+                    f"The cache of TIKTOK_BUSINESS['CACHE_ALIAS'] is a {cache}, so each process "
+                    "makes REQUESTS_PER_MINUTE calls by itself.",
+                    hint="Use Redis, Memcached or the database cache, or divide "
+                    "REQUESTS_PER_MINUTE by the number of processes.",
+                    id="tiktok_business.W013",
+                )
+            ],
+            django={"CACHES": {"default": {"BACKEND": f"django.core.cache.backends.{path}"}}},
+            deploy=True,
+        )
+        for cache, path in [
+            ("LocMemCache", "locmem.LocMemCache"),
+            ("DummyCache", "dummy.DummyCache"),
+            ("FileBasedCache", "filebased.FileBasedCache"),
+        ]
+    ),
     Case(
-        "short claim",
+        "short claim for a slow answer",
         [
-            CheckWarning(
-                "TIKTOK_BUSINESS['CLAIM_SECONDS'] is 60, but one call may take MAX_ATTEMPTS x "
-                "REQUEST_TIMEOUT_SECONDS = 60 seconds: a second worker could refresh the same "
-                "account meanwhile.",
-                hint='Write "CLAIM_SECONDS": 120.',
-                id="tiktok_business.W010",
+            Error(
+                "TIKTOK_BUSINESS['CLAIM_SECONDS'] is 94, but with REQUEST_TIMEOUT_SECONDS = 20 and "
+                "MAX_ATTEMPTS = 3 one refresh may take 95 seconds, pauses included: a second "
+                "worker could refresh the same account meanwhile.",
+                hint='Write "CLAIM_SECONDS": 95, or shorten the time-out.',
+                id="tiktok_business.E010",
             )
         ],
-        keys={"CLAIM_SECONDS": 60},
+        keys={"CLAIM_SECONDS": 94},
+    ),
+    Case(
+        "short claim for many tries",
+        [
+            Error(
+                "TIKTOK_BUSINESS['CLAIM_SECONDS'] is 120, but with REQUEST_TIMEOUT_SECONDS = 20 "
+                "and MAX_ATTEMPTS = 4 one refresh may take 125 seconds, pauses included: a second "
+                "worker could refresh the same account meanwhile.",
+                hint='Write "CLAIM_SECONDS": 125, or shorten the time-out.',
+                id="tiktok_business.E010",
+            )
+        ],
+        keys={"MAX_ATTEMPTS": 4},
     ),
     Case(
         "naive times",
@@ -478,8 +526,8 @@ def test_every_id_has_a_case() -> None:
     assert {message.id for case in CASES for message in case.expected} == {
         f"tiktok_business.{number}"
         for number in (
-            *(f"E{number:03}" for number in range(1, 10)),
-            *(f"W{number:03}" for number in range(1, 13)),
+            *(f"E{number:03}" for number in range(1, 11)),
+            *(f"W{number:03}" for number in range(1, 14) if number != 10),
         )
     }
 
@@ -572,3 +620,15 @@ def test_f47_redirect_uri_checks_are_security_checks() -> None:
 def test_every_check_is_registered() -> None:
     registered = registry.get_checks(include_deployment_checks=True)
     assert {getattr(checks, name) for name in checks.__all__} <= set(registered)
+
+
+def test_session_factory_in_a_module_that_fails_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "failing_proxies.py"
+    module.write_text("raise KeyError('http://user:canary@proxy')\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with override_tiktok(SESSION_FACTORY_PATH="failing_proxies.session"):
+        (message,) = [each for each in reported() if each.id == "tiktok_business.E007"]
+    assert "cannot be imported (KeyError)" in message.msg
+    assert "canary" not in str(message)

@@ -53,6 +53,9 @@ DEFAULTS: dict[str, object] = {
     "REFRESH_CONCURRENCY": 8,
     "CLAIM_SECONDS": 120,
     "REAUTHORIZATION_WARNING_DAYS": 30,
+    "NOTIFY": [],
+    "EVENTS_KEPT_DAYS": 90,
+    "EVENTS_KEPT_PER_ACCOUNT": 200,
     "WEBHOOK_TOLERANCE_SECONDS": 300,
     "SESSION_FACTORY_PATH": None,
 }
@@ -83,6 +86,9 @@ ACCEPTED: dict[str, list[Any]] = {
     "REFRESH_CONCURRENCY": [1, 128],
     "CLAIM_SECONDS": [1, DAY],
     "REAUTHORIZATION_WARNING_DAYS": [0, 365],
+    "NOTIFY": [[], ["owner"], ["owner", "ops@example.com"], ["Ops <ops@example.com>"]],
+    "EVENTS_KEPT_DAYS": [1, 36_500],
+    "EVENTS_KEPT_PER_ACCOUNT": [0, 100_000],
     "WEBHOOK_TOLERANCE_SECONDS": [1, DAY],
     "SESSION_FACTORY_PATH": [None, "tests.utils.simulator_session"],
 }
@@ -128,6 +134,20 @@ REFUSED: dict[str, list[Any]] = {
     "REFRESH_CONCURRENCY": [None, 0, 129, "8", True],
     "CLAIM_SECONDS": [None, 0, DAY + 1, "120"],
     "REAUTHORIZATION_WARNING_DAYS": [None, -1, 366, "30"],
+    "NOTIFY": [
+        None,
+        "owner",
+        ["Owner"],
+        ["ops"],
+        ["@example.com"],
+        ["ops@"],
+        [" ops@example.com"],
+        ["ops@example.com,ada@example.com"],
+        [b"ops@example.com"],
+        [None],
+    ],
+    "EVENTS_KEPT_DAYS": [None, 0, 36_501, "90"],
+    "EVENTS_KEPT_PER_ACCOUNT": [None, -1, 100_001, True],
     "WEBHOOK_TOLERANCE_SECONDS": [None, 0, DAY + 1, "300"],
     "SESSION_FACTORY_PATH": ["", "session", "tests.", "tests..session", "tests.a b", 5],
 }
@@ -290,12 +310,21 @@ def test_f34_secrets_show_in_no_repr() -> None:
     with configured_with(ENCRYPTION_KEYS=[KEY]):
         assert repr(conf.APP_SECRET) == "<secret>"
         assert repr(conf.ENCRYPTION_KEYS) == "[<secret>]"
-        assert repr(conf.encryption_secrets()) == "[<secret>]"
+        assert repr(conf.encryption_secrets()) == "(<secret>,)"
 
 
 def test_encryption_secrets_are_the_keys_in_their_order() -> None:
     with configured_with(ENCRYPTION_KEYS=[KEY, OLDER_KEY]):
-        assert conf.encryption_secrets() == [KEY, OLDER_KEY]
+        assert list(conf.encryption_secrets()) == [KEY, OLDER_KEY]
+
+
+@pytest.mark.parametrize("keys", [KEY, 5, None, [KEY, ""], [KEY, 5], [[KEY]]])
+def test_encryption_secrets_of_wrong_keys_are_an_error(keys: object) -> None:
+    with (
+        configured_with(ENCRYPTION_KEYS=keys),
+        pytest.raises(ConfigurationError, match=r"TIKTOK_BUSINESS\['ENCRYPTION_KEYS'\] must be a"),
+    ):
+        conf.encryption_secrets()
 
 
 def test_f30_without_keys_the_secret_key_and_its_fallbacks_serve() -> None:
@@ -313,7 +342,7 @@ def test_f30_with_keys_the_secret_key_does_not_decrypt() -> None:
         configured_with(ENCRYPTION_KEYS=[KEY]),
         override_settings(SECRET_KEY="present", SECRET_KEY_FALLBACKS=["past"]),
     ):
-        assert conf.encryption_secrets() == [KEY]
+        assert list(conf.encryption_secrets()) == [KEY]
 
 
 def test_secret_key_in_bytes_is_refused_as_encryption_key() -> None:
@@ -391,6 +420,9 @@ FROM_ENV = [
     ("REFRESH_CONCURRENCY", "16", 16),
     ("CLAIM_SECONDS", "240", 240),
     ("REAUTHORIZATION_WARNING_DAYS", "14", 14),
+    ("NOTIFY", "owner, ops@example.com", ["owner", "ops@example.com"]),
+    ("EVENTS_KEPT_DAYS", "30", 30),
+    ("EVENTS_KEPT_PER_ACCOUNT", "0", 0),
     ("WEBHOOK_TOLERANCE_SECONDS", "60", 60),
     ("SESSION_FACTORY_PATH", "tests.utils.session", "tests.utils.session"),
 ]

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -421,3 +422,40 @@ def test_workers_wait_for_each_other_under_serializable_isolation() -> None:
     finally:
         del connection.settings_dict["OPTIONS"]["isolation_level"]
         connection.close()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.databases("postgresql", "mysql")
+def test_error_that_is_no_locked_row_is_told_as_it_is() -> None:
+    def fill_the_disk() -> None:
+        raise OperationalError("no space left on device")
+
+    with transaction.atomic(), pytest.raises(OperationalError, match="no space left"):
+        durable.committed(fill_the_disk, "default")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_database_that_was_away_for_too_long_is_not_waited_for_as_long_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise a run that ends would wait for a minute with each answer that is in flight."""
+    monkeypatch.setattr(durable, "SHORT_PATIENCE_SECONDS", 0)
+
+    def tries(patience_seconds: float, *, is_back: bool = False) -> int:
+        done = []
+
+        def work() -> None:
+            done.append("tried")
+            if not is_back:
+                raise OperationalError
+
+        with suppress(OperationalError):
+            durable.patiently(work, "default", patience_seconds=patience_seconds)
+        return len(done)
+
+    assert tries(0) == 1  # nobody waited, so nothing is known
+    assert tries(0.5) > 1
+    assert tries(0.5) == 1
+    assert tries(0.5, is_back=True) == 1
+    assert tries(0.5) > 1
+    assert tries(0.5, is_back=True) == 1

@@ -13,11 +13,11 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.exceptions import FieldError, ValidationError
 from django.core.management import call_command
 from django.db import IntegrityError, connection, transaction
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_tiktok_business.models import BusinessAccount, Health
+from django_tiktok_business.models import BusinessAccount, Health, health_in_database
 from tests.factories import make_account, make_user
 from tests.utils import override_tiktok
 
@@ -277,12 +277,79 @@ def test_f22_query_by_health_finds_the_accounts_of_that_health(warning_days: int
     assert len(found) == len(accounts) == 144
 
 
-def test_query_by_health_finds_no_unreadable_account() -> None:
-    # Only decrypting can tell; the database counts it as what it is otherwise.
-    account = make_account()
+def test_f22_query_by_health_finds_tokens_under_keys_that_are_not_configured() -> None:
+    account, other = make_account(), make_account(open_id="other", refresh_token="")
+    make_account(open_id="blank", access_token="", refresh_token="")
+    make_account(open_id="gone", status=Status.REVOKED)
+    for keys in (["models-tests-Hb6vQz1NkTx9WcRf4JyLpGs8DmEu2Ya7"], "no list"):
+        with override_tiktok(ENCRYPTION_KEYS=keys):
+            assert set(rows.in_health(Health.UNDECRYPTABLE)) == {account, other}
+            assert open_ids(rows.in_health(Health.HEALTHY)) == {"blank"}
+            listed = dict(rows.values_list("open_id", health_in_database()))
+            assert listed[account.open_id] == listed["other"] == Health.UNDECRYPTABLE
+            assert (listed["blank"], listed["gone"]) == (Health.HEALTHY, Health.REVOKED)
+    assert not rows.in_health(Health.UNDECRYPTABLE).exists()
+
+
+@pytest.mark.parametrize("column", ["access_token", "refresh_token"])
+def test_f22_query_by_health_goes_by_the_key_and_not_by_what_is_behind_it(column: str) -> None:
+    account, damaged = make_account(), make_account(open_id="damaged")
+    key_id = account.stored()[column].key_id
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE tiktok_business_businessaccount SET {column} = %s WHERE id = %s",
+            [f"ttb1:{key_id}:AAAA", damaged.pk],
+        )
+    assert set(rows.in_health(Health.HEALTHY)) == {account, damaged}
+    assert {row.health for row in rows.without_tokens()} == {Health.HEALTHY}
+    assert rows.get(pk=damaged.pk).health is Health.UNDECRYPTABLE
+    loaded = rows.without_tokens().get(pk=damaged.pk)
+    loaded.refresh_from_db(fields=["access_token", "refresh_token"])
+    assert loaded.health is Health.UNDECRYPTABLE
+
+
+def test_accounts_without_tokens_know_their_health_and_load_no_token() -> None:
+    rows.bulk_create(every_state())
+    with CaptureQueriesContext(connection) as queries:
+        listed = {row.open_id: row.health for row in rows.without_tokens()}
+    assert len(queries) == 1
+    assert listed == {row.open_id: row.health for row in rows.all()}
+    quote = connection.ops.quote_name
+    selected = queries[0]["sql"].partition(" FROM ")[0]
+    for column in ("access_token", "refresh_token"):
+        bare = f"{quote(BusinessAccount._meta.db_table)}.{quote(column)}"
+        assert selected.count(bare) == selected.count(f"({bare}, 1, 14)") == 1
+
+
+def test_health_in_the_database_is_that_of_the_account() -> None:
+    rows.bulk_create(every_state())
+    found = dict(rows.values_list("open_id", health_in_database()))
+    assert found == {row.open_id: row.health for row in rows.all()}
+
+
+@pytest.mark.parametrize(
+    ("values", "is_overdue"),
+    [
+        ({"access_token_expires_at": timezone.now() - 2 * HOUR}, True),
+        ({"access_token_expires_at": timezone.now() - HOUR / 2}, False),
+        ({"access_token_expires_at": None}, False),
+        ({"next_attempt_at": timezone.now() + HOUR}, False),
+        ({"next_attempt_at": timezone.now() - HOUR / 2}, False),
+        ({"next_attempt_at": timezone.now() - 2 * HOUR, "consecutive_failures": 7}, True),
+        ({"refresh_token_expires_at": timezone.now() - DAY}, False),
+        ({"refresh_token_expires_at": None}, True),
+        ({"status": Status.REVOKED}, False),
+        ({"status": Status.REAUTHORIZATION_REQUIRED}, False),
+        ({"app_id": "7000000000000000002"}, False),
+    ],
+)
+def test_overdue_are_accounts_that_a_batch_should_have_refreshed(
+    values: dict[str, Any], is_overdue: bool
+) -> None:
+    make_account(**{"access_token_expires_at": timezone.now() - 2 * HOUR, **values})
+    assert rows.overdue().exists() is is_overdue
     with override_tiktok(ENCRYPTION_KEYS=["models-tests-Hb6vQz1NkTx9WcRf4JyLpGs8DmEu2Ya7"]):
-        assert not rows.in_health(Health.UNDECRYPTABLE).exists()
-        assert rows.in_health(Health.HEALTHY).get() == account
+        assert not rows.overdue().exists()
 
 
 def test_query_by_health_refuses_an_unknown_one() -> None:
@@ -361,7 +428,7 @@ def many_accounts() -> None:
 
 @pytest.mark.databases("postgresql")
 @pytest.mark.usefixtures("many_accounts")
-def test_due_and_attention_queries_use_an_index() -> None:
+def test_due_attention_and_newest_queries_use_an_index() -> None:
     due = rows.filter(app_id=APP_ID).due_for_refresh(6 * HOUR)
     assert due.count() == rows.needs_attention().count() / 2 == 10
     for queryset, index in (
@@ -369,6 +436,10 @@ def test_due_and_attention_queries_use_an_index() -> None:
         (due.order_by("access_token_expires_at", "pk")[:100], "tiktok_business_due"),
         (rows.needs_attention(), "tiktok_business_attention"),
         (rows.in_health(Health.RECONNECT_NEEDED), "tiktok_business_attention"),
+        (
+            rows.order_by(F("connected_at").desc(nulls_last=True), "-pk")[:100],
+            "tiktok_business_newest",
+        ),
     ):
         assert index in plan(queryset)
         assert "Seq Scan" not in plan(queryset)
@@ -377,8 +448,11 @@ def test_due_and_attention_queries_use_an_index() -> None:
 def test_indexes_and_constraint_are_in_the_database() -> None:
     with connection.cursor() as cursor:
         found = connection.introspection.get_constraints(cursor, "tiktok_business_businessaccount")
-    assert found["tiktok_business_due"]["columns"] == ["status", "access_token_expires_at"]
+    due = ["app_id", "status", "access_token_expires_at", "id"]
+    assert found["tiktok_business_due"]["columns"] == due
     assert found["tiktok_business_attention"]["columns"] == ["status", "refresh_token_expires_at"]
+    assert found["tiktok_business_newest"]["columns"] == ["connected_at", "id"]
+    assert found["tiktok_business_newest"]["orders"] == ["DESC", "DESC"]
     unique = found["tiktok_business_one_row_per_account"]
     assert (unique["columns"], unique["unique"]) == (["app_id", "open_id"], True)
 

@@ -184,6 +184,8 @@ def test_daily_figures_cover_seven_days_by_default(simulator: Simulator) -> None
     data = ask(simulator, "followers_count", "likes", "profile_views", "audience_activity")["data"]
     assert data["followers_count"] == 1532
     assert [day["date"] for day in data["metrics"]] == [f"2026-11-{n}" for n in range(15, 22)]
+    totals = [day["followers_count"] for day in data["metrics"]]
+    assert totals == [1510, 1513, 1516, 1519, 1522, 1525, 1528]
     for day in data["metrics"]:
         assert set(day) == {
             "date",
@@ -192,7 +194,6 @@ def test_daily_figures_cover_seven_days_by_default(simulator: Simulator) -> None
             "audience_activity",
             "followers_count",
         }
-        assert day["followers_count"] == 1532
         assert [hour["hour"] for hour in day["audience_activity"]] == [str(n) for n in range(24)]
     assert (
         data

@@ -397,6 +397,19 @@ def test_state_survives_a_restart(tmp_path: Path) -> None:
     assert frozen(state_path=path).live_tokens(grant["open_id"]) is None
 
 
+def test_state_file_can_be_read_without_being_written(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    first = frozen()
+    grant = first.issue_grant()
+    first.save(path)
+    stored = path.read_text()
+
+    second = frozen(state_path=path, saves_state=False, rotate="always")
+    answer = caller(second).refresh(grant["refresh_token"])
+    assert answer["data"]["refresh_token"] != grant["refresh_token"]
+    assert path.read_text() == stored
+
+
 def test_state_file_is_private_whole_and_alone(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     simulator = frozen(state_path=str(path))
@@ -631,3 +644,15 @@ def test_command_as_a_process_ends_with_status_0(number: signal.Signals) -> None
 def test_every_fault_has_its_line_in_the_documentation() -> None:
     documentation = sys.modules["django_tiktok_business.simulator"].__doc__ or ""
     assert [fault for fault in FAULTS if f"``{fault}``" not in documentation] == []
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8420", "127.0.0.1.evil.example:1"])
+def test_name_of_another_site_is_not_answered(
+    http: requests.Session, address: str, host: str
+) -> None:
+    """Such a name can lead to this machine, and a page of that site then asks it anything."""
+    answer = http.get(f"{address}/_simulator/state", headers={"Host": host})
+    assert (answer.status_code, answer.text) == (421, "This is 127.0.0.1.")
+    port = address.rpartition(":")[2]
+    local = http.get(f"{address}/_simulator/state", headers={"Host": f"localhost:{port}"})
+    assert local.status_code == 200

@@ -69,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--state", type=Path, metavar="FILE", help="keep accounts and tokens in this JSON file"
     )
+    parser.add_argument(
+        "--no-save",
+        action="store_true",
+        help="read the state file and do not write it: for load tests with many accounts",
+    )
     parser.add_argument("--app-id", default="7000000000000000001")
     parser.add_argument("--app-secret", default="simulator-app-secret-not-real")
     parser.add_argument(
@@ -134,6 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 strict=options.strict,
                 strict_redirects=options.strict_redirects,
                 state_path=options.state,
+                saves_state=not options.no_save,
                 on_call=None if options.quiet else _log,
                 rate_limits=options.rate_limits,
                 latency_seconds=options.latency,

@@ -43,21 +43,23 @@ class Simulator:
     ones die at once, the appendix's code for a bad authorization code, five minutes of pause after
     too many calls. `settings` are the fields of `Settings`, and win over `strict`.
     `strict_redirects` takes the exception for http on this machine away from the redirect URL
-    rules. `on_call` gets each `Call` as it is logged. Raises `ValueError` on a wrong argument and
-    `StateFileError` on an unusable state file.
+    rules. With `saves_state` off a state file is only read: writing it anew at each change takes
+    its time when there are many accounts. `on_call` gets each `Call` as it is logged. Raises
+    `ValueError` on a wrong argument and `StateFileError` on an unusable state file.
     """
 
     def __init__(
         self,
         *,
         app_id: str = "7000000000000000001",
-        app_secret: str = "simulator-app-secret-not-real",  # noqa: S107 - opens nothing
+        app_secret: str = "simulator-app-secret-not-real",  # noqa: S107 -- opens nothing
         redirect_uris: Iterable[str] = ("https://testserver.example/tiktok/callback/",),
         scopes: Iterable[str] = tuple(SCOPES),
         strict: bool = False,
         clock: Clock | None = None,
         strict_redirects: bool = False,
         state_path: Path | str | None = None,
+        saves_state: bool = True,
         on_call: Callable[[Call], None] | None = None,
         **settings: Any,
     ) -> None:
@@ -77,10 +79,10 @@ class Simulator:
         self._control = Control(self)
         self._faults = Faults()
         self._calls: deque[Call] = deque(maxlen=_CALLS_KEPT)
-        self._state_path = None if state_path is None else Path(state_path)
+        self._state_path = Path(state_path) if state_path is not None and saves_state else None
         self.add_app(app_id, app_secret, redirect_uris=redirect_uris, scopes=scopes)
-        if self._state_path is not None:
-            self._load(self._state_path)
+        if state_path is not None:
+            self._load(Path(state_path))
 
     def add_app(
         self,
@@ -365,9 +367,10 @@ class Simulator:
             before = self._book.revision
             yield
             if self._state_path is not None and self._book.revision != before:
-                self._save(self._state_path)
+                self.save(self._state_path)
 
-    def _save(self, path: Path) -> None:
+    def save(self, path: Path) -> None:
+        """Write accounts and tokens into a file that `state_path` reads."""
         state = {
             "clock_offset_seconds": self.clock.offset_seconds,
             "accounts": {key: account.as_dict() for key, account in self._accounts.items()},
@@ -378,7 +381,7 @@ class Simulator:
     def _load(self, path: Path) -> None:
         state = load_state(path)
         if state is None:
-            self._save(path)
+            self.save(path)
             return
         try:
             accounts = {key: Account(**stored) for key, stored in state["accounts"].items()}

@@ -234,7 +234,7 @@ class Faults:
         ]
         if not choices or not 0 <= rate <= 1:
             raise ValueError("random faults need a rate from 0 to 1 and at least one fault")
-        source = random.Random(seed)  # noqa: S311 - reproducible faults, not secrets
+        source = random.Random(seed)  # noqa: S311 -- reproducible faults, not secrets
         self._draw = lambda: source.choice(choices) if source.random() < rate else None
         self._random_path = path
 

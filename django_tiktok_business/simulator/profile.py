@@ -1,5 +1,7 @@
 """`GET /business/get/`: profile fields by scope, and the daily figures.
 
+What `followers_count` means in a daily figure TikTok's page does not say; here it is the total at
+the end of that day (inferred).
 Fields and types are those of TikTok's published specification of v1.3, 2026-11-22.
 """
 
@@ -89,7 +91,7 @@ class ProfileQuery:
             raise RefusedError(40002, "Missing required field(s): business_id.")
         self.business_id = parameters["business_id"]
         self.fields = self._fields(parameters.get("fields"))
-        today = datetime.fromtimestamp(now, UTC).date()
+        self.today = today = datetime.fromtimestamp(now, UTC).date()
         self.start = self._day(parameters, "start_date", today - timedelta(days=7))
         self.end = self._day(parameters, "end_date", today - timedelta(days=1))
         if self.start < today - timedelta(days=_LOOK_BACK_DAYS):
@@ -174,16 +176,18 @@ def _metrics(query: ProfileQuery, account: Account, names: Sequence[str]) -> lis
     first = max(query.start, date.fromisoformat(account.created_on))
     days = [first + timedelta(days=n) for n in range((query.end - first).days + 1)]
     return [
-        {"date": day.isoformat()} | {name: _figure(account, day, name) for name in names}
+        {"date": day.isoformat()}
+        | {name: _figure(account, day, name, (query.today - day).days) for name in names}
         for day in days
     ]
 
 
-def _figure(account: Account, day: date, name: str) -> Any:
-    if name == "followers_count":
-        return account.followers_count
+def _figure(account: Account, day: date, name: str, days_ago: int) -> Any:
+    if name == "followers_count":  # it grew by two in a thousand a day
+        return account.followers_count * (1000 - 2 * days_ago) // 1000
     digest = hashlib.sha256(f"{account.key} {day} {name}".encode()).digest()
     if name == _HOURLY:
         return [{"hour": str(hour), "count": digest[hour]} for hour in range(24)]
-    ceiling = int(account.followers_count * _DAILY[name]) + 1
-    return int.from_bytes(digest[:8]) % (ceiling + 1)
+    best = int(account.followers_count * _DAILY[name]) + 1
+    worst = best // 3
+    return worst + int.from_bytes(digest[:8]) % (best - worst + 1)

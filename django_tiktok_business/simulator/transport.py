@@ -195,6 +195,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         url = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
+        if headers.get("host", "").partition(":")[0] not in ("", "127.0.0.1", "localhost"):
+            # Another site's name that leads here is an attempt to read what only this machine may.
+            self._send(Response(421, {"Content-Type": "text/plain"}, b"This is 127.0.0.1."))
+            return
         response = self.server.handle(Request(self.command, url.path, url.query, headers, body))
         if response.breakage in (None, "cut_off"):
             self._send(response)
@@ -221,6 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = body[: len(body) // 2]
             self.close_connection = True
         self.send_response_only(response.status)
+        self.send_header("Date", self.date_time_string())  # this machine's, wherever `Clock` is
         for name, value in response.headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(response.body)))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import _thread
 import json
+import math
 import re
 import signal
-import sys
 import threading
+import time
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +20,9 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as AnyDatabaseError
 from django.db import close_old_connections
 
-from django_tiktok_business import conf, services
+from django_tiktok_business import conf, durable, services
 from django_tiktok_business.exceptions import ConfigurationError
+from django_tiktok_business.management.progress import progress_bar
 from django_tiktok_business.models import BusinessAccount, BusinessAccountQuerySet
 
 __all__ = ["Command"]
@@ -28,6 +30,8 @@ __all__ = ["Command"]
 EVER = timedelta(days=36500)  # any access token expires within it
 SECONDS_PER_UNIT = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 COUNTED = ("refreshed", "retry_later", "reauthorization_required", "undecryptable", "skipped")
+
+ENOUGH = 10**9  # any longer number means the same
 
 SOME_NOT_REFRESHED = 1
 STOPPED_EARLY = 2
@@ -51,14 +55,18 @@ class Command(BaseCommand):
             "(default: REFRESH_WITHIN_SECONDS).",
         )
         choice.add_argument(
-            "--all", action="store_true", help="Refresh every active account, due or not."
+            "--all",
+            action="store_true",
+            help="Refresh every active account, due or not, and though it keeps failing.",
         )
         parser.add_argument(
             "--account",
             action="append",
             dest="open_ids",
+            type=_open_id,
             metavar="OPEN_ID",
-            help="Refresh this account only, due or not unless --within is given; repeatable.",
+            help="Refresh this account only, due or not unless --within is given, and though it "
+            "keeps failing; repeatable.",
         )
         parser.add_argument(
             "--limit",
@@ -76,7 +84,8 @@ class Command(BaseCommand):
             "--rate-limit",
             type=_not_negative,
             metavar="PER_MINUTE",
-            help="Calls of this process per minute, 0 for no limit (default: REQUESTS_PER_MINUTE).",
+            help="Calls per minute, 0 for no limit; shared by the processes with the same number "
+            "(default: REQUESTS_PER_MINUTE).",
         )
         parser.add_argument(
             "--sync-profiles",
@@ -115,21 +124,21 @@ class Command(BaseCommand):
 
     def _repeat(self, options: dict[str, Any], stop: threading.Event) -> None:
         while not stop.is_set():
+            next_at = time.monotonic() + options["every"].total_seconds()
             close_old_connections()
             try:
                 self._run_once(options, stop)
             except CommandError as error:  # the database may be back next time
                 self.stderr.write(str(error))
-            stop.wait(options["every"].total_seconds())
+            stop.wait(max(0.0, next_at - time.monotonic()))
 
     def _run_once(self, options: dict[str, Any], stop: threading.Event) -> int:
         try:
             return self._refresh(options, stop)
         except AnyDatabaseError as error:
-            # The text of a database error may quote a row; its kind is enough to act on.
             raise CommandError(
-                f"The database failed ({type(error).__name__}). What TikTok had answered before is "
-                "saved; run the command again.",
+                f"{durable.told(error)}. What TikTok had answered before is saved; run the command "
+                "again when the database is well.",
                 returncode=STOPPED_EARLY,
             ) from None
 
@@ -139,21 +148,32 @@ class Command(BaseCommand):
         within: timedelta = (
             EVER if is_ever else options["within"] or timedelta(seconds=conf.REFRESH_WITHIN_SECONDS)
         )
+        is_by_hand = bool(options["all"] or options["open_ids"])
         due = accounts.filter(app_id=conf.APP_ID).due_for_refresh(within)
+        tried = due if is_by_hand else due.not_backing_off()
         if options["dry_run"]:
-            report = services.RefreshReport()
-            would_refresh = list(due.values_list("open_id", flat=True)[: options["limit"]])
+            report = services.RefreshReport(backing_off=due.count() - tried.count())
+            would_refresh = list(tried.values_list("open_id", flat=True)[: options["limit"]])
         else:
             would_refresh = []
-            with self._progress(due, options) as advance:
+            limit = options["limit"]
+
+            def total() -> int:
+                return tried[:limit].count()
+
+            is_wanted = not options["no_progress"]
+            with progress_bar(total, unit="account", is_wanted=is_wanted) as advance:
                 report = services.refresh_due_accounts(
                     within=within,
-                    accounts=accounts,
-                    limit=options["limit"],
+                    accounts=accounts if options["open_ids"] else None,
+                    limit=limit,
                     concurrency=options["concurrency"],
                     requests_per_minute=options["rate_limit"],
+                    ignore_backoff=is_by_hand,
                     sync_profiles=options["sync_profiles"],
-                    on_result=advance,
+                    # Tokens come first: the next round of --every does not wait for profiles.
+                    sync_seconds=options["every"].total_seconds() if options["every"] else math.inf,
+                    on_result=lambda _: advance(),
                     stop=stop,
                 )
         self._tell(report, would_refresh, options)
@@ -189,6 +209,8 @@ class Command(BaseCommand):
                 "duration_seconds": round(report.duration_seconds, 3),
                 "failures": [_failure(result) for result in report.failures],
             }
+            if report.backing_off:
+                answer["backing_off"] = report.backing_off
             if options["dry_run"]:
                 answer["would_refresh"] = would_refresh
             self.stdout.write(json.dumps(answer))
@@ -206,24 +228,13 @@ class Command(BaseCommand):
                     f"{result.outcome} {result.open_id}: {result.message}"
                     + (f" ({told})" if told else "")
                 )
+            if report.backing_off:
+                self.stdout.write(
+                    f"{report.backing_off} due accounts kept failing and wait for their next "
+                    "attempt (--all tries them now)"
+                )
         summary = " ".join(f"{name}={count}" for name, count in counts.items())
         self.stdout.write(f"{summary} stopped={report.stopped or 'no'}")
-
-    @contextmanager
-    def _progress(self, due: BusinessAccountQuerySet, options: dict[str, Any]) -> Iterator[Any]:
-        """A callback for each account that draws a bar, if there is somebody to see it."""
-        if options["no_progress"] or not sys.stderr.isatty():
-            yield None
-            return
-        try:
-            from tqdm import tqdm
-        except ImportError:  # the extra "progress" is not installed
-            yield None
-            return
-        total = due.count()
-        limit = options["limit"]
-        with tqdm(total=min(total, limit) if limit else total, unit="account") as bar:
-            yield lambda result: bar.update()
 
 
 def _failure(result: services.RefreshResult) -> dict[str, Any]:
@@ -234,12 +245,16 @@ def _failure(result: services.RefreshResult) -> dict[str, Any]:
 
 @contextmanager
 def _stop_on_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set; a second signal acts as usual."""
+    """An event that SIGTERM, SIGINT and SIGHUP set; a second signal acts as usual."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # signals are the main thread's alone
         return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    # A terminal that is closed, or a line that drops, unless `nohup` stands before the command.
+    hang_up: signal.Signals = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has none
+    is_ignored = signal.getsignal(hang_up) is signal.SIG_IGN
+    numbers = {signal.SIGTERM, signal.SIGINT, *([] if is_ignored else [hang_up])}
+    handlers = {number: signal.getsignal(number) for number in numbers}
 
     def restore() -> None:
         for number, handler in handlers.items():
@@ -266,12 +281,25 @@ def _duration(text: str) -> timedelta:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
+    if not _whole_number(text):
         raise ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
+    return _whole_number(text)
 
 
 def _not_negative(text: str) -> int:
     if not text.isdecimal():
         raise ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)
+    return _whole_number(text)
+
+
+def _whole_number(text: str) -> int:
+    """0 for what is none; no more than a database takes as a LIMIT."""
+    if not text.isdecimal():
+        return 0
+    return int(text) if len(text) <= 9 else ENOUGH
+
+
+def _open_id(text: str) -> str:
+    if not text.isprintable():  # no id of TikTok's, and some databases fail on it
+        raise ArgumentTypeError(f"{text!r} is not an open id")
+    return text

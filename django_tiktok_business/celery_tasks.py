@@ -1,0 +1,74 @@
+"""The jobs as Celery tasks; `tasks` is where Celery's autodiscovery finds them.
+
+Not retried, and acknowledged when they begin: what a task leaves behind, also because its worker
+was killed, is still due and handed out again. No rate limit either: REQUESTS_PER_MINUTE holds for
+all workers together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import jobs
+from .exceptions import ConfigurationError
+
+try:
+    from celery import shared_task
+    from celery.signals import worker_shutting_down
+except ImportError as error:
+    raise ConfigurationError(
+        "Celery is not installed: python -m pip install 'django_tiktok_business[celery]'"
+    ) from error
+
+__all__ = ["refresh_accounts", "refresh_due", "sync_profiles"]
+
+# A project's own limits, for pages and mails, would be too short. The jobs return by themselves
+# after LONGEST_RUN_SECONDS, so that these are for what hangs.
+_SOFT_LIMIT_SECONDS = jobs.LONGEST_RUN_SECONDS + 300
+_OPTIONS: dict[str, Any] = {
+    "acks_late": False,
+    "ignore_result": True,
+    "expires": jobs.MESSAGE_LIFETIME_SECONDS,
+    "soft_time_limit": _SOFT_LIMIT_SECONDS,
+    "time_limit": _SOFT_LIMIT_SECONDS + 300,
+}
+
+
+@shared_task(name="tiktok_business.refresh_due", **_OPTIONS)
+def refresh_due(
+    within_seconds: float | None = None,
+    *,
+    sync_profiles: bool = False,
+    chunk_size: int = jobs.CHUNK_SIZE,
+) -> dict[str, Any]:
+    """Hand out what expires within that time (REFRESH_WITHIN_SECONDS), in chunks."""
+
+    def send(pks: list[int]) -> None:
+        refresh_accounts.delay(pks, within_seconds, sync_profiles=sync_profiles)
+
+    return jobs.hand_out(send, within_seconds=within_seconds, chunk_size=chunk_size)
+
+
+@shared_task(name="tiktok_business.refresh_accounts", **_OPTIONS)
+def refresh_accounts(
+    pks: list[int], within_seconds: float | None = None, *, sync_profiles: bool = False
+) -> dict[str, Any]:
+    """Refresh those of the accounts that are still due, and then have their profiles synced."""
+    then = _sync_profiles_of if sync_profiles else None
+    return jobs.refresh_chunk(pks, within_seconds=within_seconds, then=then)
+
+
+@shared_task(name="tiktok_business.sync_profiles", **_OPTIONS)
+def sync_profiles(pks: list[int], since: float) -> dict[str, Any]:
+    """Sync the profiles of those that were refreshed ``since`` then, in Unix seconds."""
+    return jobs.sync_chunk(pks, since=since)
+
+
+def _sync_profiles_of(pks: list[int], since: float) -> None:
+    sync_profiles.delay(pks, since)
+
+
+@worker_shutting_down.connect
+def _stop_running(**kwargs: object) -> None:
+    # For pools of threads: signals do not reach them.
+    jobs.stop_running()

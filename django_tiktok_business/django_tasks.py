@@ -1,0 +1,73 @@
+"""The jobs as tasks of Django's own framework: 6.0 and later, or 5.2 with ``django-tasks``.
+
+Whatever backend ``TASKS`` names runs them. Such messages do not expire, so the tasks look at their
+age themselves. Nothing is retried: what a task leaves behind is still due and handed out again.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from . import jobs
+from .exceptions import ConfigurationError
+
+if TYPE_CHECKING or find_spec("django.tasks"):
+    from django.tasks import TaskContext, task
+else:
+    try:
+        from django_tasks import TaskContext, task
+    except ImportError as error:
+        raise ConfigurationError(
+            "Django has its tasks framework from 6.0 on. For this one install the backport: "
+            "python -m pip install django-tasks"
+        ) from error
+
+__all__ = ["refresh_accounts", "refresh_due", "sync_profiles"]
+
+_STALE = {"stopped": "stale"}
+
+
+@task(takes_context=True)
+def refresh_due(
+    context: TaskContext[..., Any],
+    within_seconds: float | None = None,
+    *,
+    sync_profiles: bool = False,
+    chunk_size: int = jobs.CHUNK_SIZE,
+) -> dict[str, Any]:
+    """Hand out what expires within that time (REFRESH_WITHIN_SECONDS), in chunks."""
+
+    def send(pks: list[int]) -> None:
+        refresh_accounts.enqueue(pks, within_seconds, sync_profiles=sync_profiles)
+
+    if jobs.is_stale(context.task_result.enqueued_at):
+        return _STALE
+    return jobs.hand_out(send, within_seconds=within_seconds, chunk_size=chunk_size)
+
+
+@task(takes_context=True)
+def refresh_accounts(
+    context: TaskContext[..., Any],
+    pks: list[int],
+    within_seconds: float | None = None,
+    *,
+    sync_profiles: bool = False,
+) -> dict[str, Any]:
+    """Refresh those of the accounts that are still due, and then have their profiles synced."""
+    then = _sync_profiles_of if sync_profiles else None
+    if jobs.is_stale(context.task_result.enqueued_at):
+        return _STALE
+    return jobs.refresh_chunk(pks, within_seconds=within_seconds, then=then)
+
+
+@task(takes_context=True)
+def sync_profiles(context: TaskContext[..., Any], pks: list[int], since: float) -> dict[str, Any]:
+    """Sync the profiles of those that were refreshed ``since`` then, in Unix seconds."""
+    if jobs.is_stale(context.task_result.enqueued_at):
+        return _STALE
+    return jobs.sync_chunk(pks, since=since)
+
+
+def _sync_profiles_of(pks: list[int], since: float) -> None:
+    sync_profiles.enqueue(pks, since)
