@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import re
-from typing import Any
+from typing import Any, SupportsIndex
 
 __all__ = ["RedactCallbackQuery", "Secret", "SecretBytes"]
 
@@ -23,6 +23,10 @@ class Secret(str):
     def __repr__(self) -> str:
         return "<secret>"
 
+    def __getitem__(self, key: SupportsIndex | slice) -> Secret:
+        # Some reports show the repr of the first characters.
+        return Secret(super().__getitem__(key))
+
 
 class SecretBytes(bytes):
     """A request body that no ``repr`` shows; see `Secret`."""
@@ -32,9 +36,17 @@ class SecretBytes(bytes):
     def __repr__(self) -> str:
         return "<secret>"
 
+    def __getitem__(self, key: Any) -> Any:
+        part = super().__getitem__(key)
+        return SecretBytes(part) if isinstance(part, bytes) else part
+
 
 # The authorization code and the state are the only secrets that TikTok puts into a URL of ours.
-_CALLBACK_QUERY = re.compile(r"\?\S*\b(?:code|auth_code|state)=\S*")
+# Two patterns, each of which looks at a character once: one that tried every "?" up to the end
+# would take minutes for a line of nothing else, and anybody can send one.
+_QUERY = re.compile(r"\?\S*")
+# A login page's `next` holds a query within the query.
+_SECRET_PARAMETER = re.compile(r"(?:\b|%3F|%26)(?:code|auth_code|state)(?:=|%3D)", re.IGNORECASE)
 
 
 class RedactCallbackQuery(logging.Filter):
@@ -56,4 +68,8 @@ class RedactCallbackQuery(logging.Filter):
 
     @staticmethod
     def _redacted(value: Any) -> Any:
-        return _CALLBACK_QUERY.sub("?<redacted>", value) if isinstance(value, str) else value
+        return _QUERY.sub(_without_secrets, value) if isinstance(value, str) else value
+
+
+def _without_secrets(query: re.Match[str]) -> str:
+    return "?<redacted>" if _SECRET_PARAMETER.search(query[0]) else query[0]

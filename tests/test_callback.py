@@ -19,6 +19,7 @@ from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.urls import include, path
 
 from django_tiktok_business import views
+from django_tiktok_business.attempts import Answer
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
 from tests.factories import connect, make_user
@@ -149,6 +150,18 @@ def test_f37_query_is_taken_out_of_the_request() -> None:
     assert "the-code" not in assert_is_clean
     assert "the-state" not in assert_is_clean
     assert request.META["RAW_URI"] == CALLBACK
+
+
+def test_f37_query_is_taken_out_of_what_servers_and_proxies_add() -> None:
+    path = "/tiktok/callback/"
+    sent = f"{path}?code=secret-code&state=secret-state"
+    names = ("RAW_URI", "HTTP_X_FORWARDED_URI", "HTTP_X_ORIGINAL_URL", "HTTP_REFERER")
+    request = RequestFactory().get(sent)
+    request.META.update(dict.fromkeys(names, sent))
+    assert "secret-code" in str(request.headers)
+    Answer(request)
+    assert [request.META[name] for name in names] == [path] * 4
+    assert "secret" not in f"{request.META} {request.headers}"
 
 
 def test_f37_query_is_taken_out_of_the_asgi_scope(db: None) -> None:

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import base64
 import gzip
 import json
 import logging
 import pickle
-import pprint
-import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import timedelta
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote
 
 import pytest
 import requests
-from django.test import override_settings
 from django.utils import timezone
-from django.views.debug import ExceptionReporter
 from requests.adapters import BaseAdapter
 from urllib3 import HTTPResponse
 
 from django_tiktok_business import services
+from django_tiktok_business.ceiling import Ceiling
 from django_tiktok_business.client import TikTokClient
 from django_tiktok_business.exceptions import (
     AccessTokenRejectedError,
@@ -36,6 +32,7 @@ from django_tiktok_business.exceptions import (
 from django_tiktok_business.simulator import Simulator
 from tests import servers
 from tests.factories import make_account, make_user
+from tests.leaks import Search, shown_in, shown_of
 from tests.simulated import API, APP_ID, REDIRECT_URI
 from tests.utils import override_tiktok, running_simulator
 
@@ -55,62 +52,7 @@ SECRETS = [ACCESS_TOKEN, REFRESH_TOKEN, CODE, APP_SECRET, NEW_ACCESS_TOKEN, NEW_
 SECRETS += [ODD_TOKEN.partition("\n")[0]]
 
 
-def forms_of(secret: str) -> set[str]:
-    encoded = {
-        base64.b64encode(text.encode()).decode().rstrip("=")
-        for text in (secret, f"{APP_ID}:{secret}", f"Bearer {secret}")
-    }
-    return {
-        secret,
-        secret[:12],
-        secret[-12:],
-        repr(secret)[1:-1],
-        quote(secret, safe=""),
-        quote_plus(secret),
-        quote(secret),
-        json.dumps(secret)[1:-1],
-        secret.encode().hex(),
-        *encoded,
-        *(text.replace("+", "-").replace("/", "_") for text in encoded),
-    }
-
-
-FORMS = {form for secret in SECRETS for form in forms_of(secret)}
-
-
-def leaks_in(text: str) -> set[str]:
-    return {form for form in FORMS if form in text}
-
-
-def shown_of(error: BaseException) -> dict[str, str]:
-    """All that can be seen of an error, by who sees it."""
-    exc_info = (type(error), error, error.__traceback__)
-    with_locals = traceback.TracebackException(*exc_info, capture_locals=True)
-    frames = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)]
-    reports = {}
-    for debug in (True, False):
-        with override_settings(DEBUG=debug):
-            reporter = ExceptionReporter(None, *exc_info)
-            reports[f"page, DEBUG={debug}"] = reporter.get_traceback_html()
-    return {
-        **reports,
-        "mail": reporter.get_traceback_text(),
-        "str": str(error),
-        "repr": repr(error),
-        "attributes": f"{error.args!r} {vars(error)!r}",
-        "pickle": pickle.dumps(error).decode("latin-1"),
-        "traceback": "".join(traceback.format_exception(*exc_info)),
-        "traceback with variables": "".join(with_locals.format()),
-        "variables": repr(frames) + pprint.pformat(frames),
-    }
-
-
-def shown_in(records: list[logging.LogRecord]) -> dict[str, str]:
-    return {
-        f"log record {record.name}": f"{record.getMessage()} {vars(record)!r}"
-        for record in records
-        if record.name != "asyncio"
-    }
+leaks_in = Search(SECRETS).found_in
 
 
 def assert_silent(error: BaseException, records: list[logging.LogRecord]) -> None:
@@ -228,9 +170,9 @@ def error_from(call: Callable[[], Any]) -> BaseException:
 def error_of_client(
     call: Callable[[TikTokClient], Any], stack: ExitStack, **options: Any
 ) -> BaseException:
-    client = TikTokClient(
-        APP_ID, APP_SECRET, **{"timeout": 0.1, "sleep": lambda seconds: None, **options}
-    )
+    ceiling = Ceiling(0, app_id=APP_ID, cache_alias="default")
+    options = {"timeout": 0.1, "sleep": lambda seconds: None, "ceiling": ceiling, **options}
+    client = TikTokClient(APP_ID, APP_SECRET, **options)
     stack.callback(client.close)
     return error_from(lambda: call(client))
 
@@ -375,6 +317,21 @@ def test_f34_broken_session_factory_shows_nothing_of_the_call(
         error = error_of_client(CALLS[name], stack, base_url=API, session_factory=no_session)
     assert isinstance(error, LookupError)
     assert_silent(error, everything_logged)
+
+
+@pytest.mark.parametrize("name", ["exchange", "refresh", "revoke", "token_info"])
+def test_f34_debuglevel_of_http_client_prints_no_body(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody looks at the connections; what is in a header is printed, see SECURITY.md."""
+    monkeypatch.setattr("http.client.HTTPConnection.debuglevel", 1)
+    with ExitStack() as stack:
+        server = stack.enter_context(servers.serving(servers.send(servers.http(GRANTED[:-20]))))
+        error_of_client(CALLS[name], stack, base_url=server.base_url, max_attempts=1)
+    printed = capsys.readouterr().out
+    assert "send: b'POST /open_api/v1.3/tt_user/" in printed
+    assert "send: <secret>" in printed
+    assert leaks_in(printed) == set()
 
 
 def test_f34_stored_token_that_cannot_be_one_is_not_shown(

@@ -71,6 +71,16 @@ def test_secret_stays_masked_after_a_copy(secret: Secret | SecretBytes) -> None:
         assert repr(copied) == "<secret>"
 
 
+def test_part_of_a_secret_is_masked_too() -> None:
+    """Some reports show the repr of the first 80 characters."""
+    assert repr(Secret("act.SIM" * 20)[:80]) == repr(SecretBytes(b"secret")[1:]) == "<secret>"
+    assert (str(Secret("abc")[1]), SecretBytes(b"abc")[1:], SecretBytes(b"abc")[0]) == (
+        "b",
+        b"bc",
+        97,
+    )
+
+
 def test_secret_goes_into_headers_and_bodies_as_it_is() -> None:
     prepared = requests.Request(
         "POST",
@@ -173,3 +183,18 @@ def test_f37_query_of_a_callback_is_cut_out_of_named_arguments() -> None:
         '"https://testserver.example/tiktok/callback/?<redacted>"'
     )
     assert atoms["r"] == f"GET {CALLBACK} HTTP/1.1"  # other handlers have their own filters
+
+
+def test_query_inside_of_another_query_is_cut_out() -> None:
+    line = "GET /login/?next=/tiktok/callback/%3Fcode%3DSECRET%26state%3dX HTTP/1.1"
+    record = logging.makeLogRecord({"msg": line, "args": ()})
+    RedactCallbackQuery().filter(record)
+    assert record.msg == "GET /login/?<redacted> HTTP/1.1"
+
+
+def test_line_of_nothing_but_question_marks_takes_no_time() -> None:
+    """Tried from each of them to the end, this one would take a quarter of an hour."""
+    line = "GET /" + "?" * 200_000
+    record = logging.makeLogRecord({"msg": line, "args": ()})
+    RedactCallbackQuery().filter(record)
+    assert record.msg == line

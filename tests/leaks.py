@@ -1,0 +1,117 @@
+"""Looking for secrets: every way to write one down, and all that can be seen of an error."""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+import pprint
+import re
+import traceback
+from html import escape
+from typing import TYPE_CHECKING
+from urllib.parse import quote, quote_plus
+
+from django.test import override_settings
+from django.utils.html import escapejs
+from django.views.debug import ExceptionReporter
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Iterable, Iterator
+
+WINDOW = 12  # so many successive characters of a spelling give the secret away
+SHORTEST = 7  # what is shorter stands in texts by chance
+# A piece of WINDOW characters holds, at each place that is a multiple of _STRIDE, so many of them.
+_STRIDE = 5
+_SAMPLE = WINDOW - _STRIDE + 1
+
+
+def spellings(secret: str | bytes) -> set[bytes]:
+    """All that a text which holds the secret may have in its place."""
+    plain = secret if isinstance(secret, bytes) else secret.encode()
+    written = {repr(plain)[2:-1], plain.hex(), plain.hex().upper(), quote(plain), quote_plus(plain)}
+    if isinstance(secret, str):
+        written |= {repr(secret)[1:-1], json.dumps(secret)[1:-1], escape(secret), escapejs(secret)}
+    written |= {quote(plain, safe="")}
+    written |= {re.sub("%..", lambda sign: sign[0].lower(), text) for text in written}
+    return {plain, *(text.encode() for text in written), *_inside_base64(plain)}
+
+
+def _inside_base64(plain: bytes) -> Iterator[bytes]:
+    """What is the same of base64 text, whatever stands before the secret and behind it."""
+    for offset in range(3):
+        encoded = base64.b64encode(bytes(offset) + plain)
+        whole = encoded[-(-offset * 8 // 6) : (offset + len(plain)) * 8 // 6]
+        yield whole
+        yield whole.replace(b"+", b"-").replace(b"/", b"_")
+
+
+def _pieces(text: bytes, length: int) -> Iterator[bytes]:
+    return (text[start : start + length] for start in range(len(text) - length + 1))
+
+
+class Search:
+    """A search for many secrets at once: each piece of WINDOW characters, in every spelling."""
+
+    def __init__(self, secrets: Iterable[str | bytes]) -> None:
+        self._whole: dict[bytes, str] = {}
+        self._pieces: dict[bytes, str] = {}
+        for secret in secrets:
+            assert len(secret) >= SHORTEST, secret
+            name = f"{secret[:WINDOW]!r}..."
+            for spelling in spellings(secret):
+                if len(spelling) <= WINDOW:
+                    self._whole[spelling] = name
+                self._pieces.update(dict.fromkeys(_pieces(spelling, WINDOW), name))
+        self._samples = {sample for piece in self._pieces for sample in _pieces(piece, _SAMPLE)}
+
+    def found_in(self, text: str | bytes) -> set[str]:
+        """The beginnings of the secrets that stand in the text."""
+        if isinstance(text, str):
+            text = text.encode(errors="surrogatepass")
+        found = {name for spelling, name in self._whole.items() if spelling in text}
+        samples = (text[at : at + _SAMPLE] for at in range(0, len(text), _STRIDE))
+        if not self._samples.isdisjoint(samples):  # which is rare, and five times as fast
+            pieces = self._pieces.keys() & set(_pieces(text, WINDOW))
+            found |= {self._pieces[piece] for piece in pieces}
+        return found
+
+
+def shown_of(error: BaseException, *, with_pages: bool = True) -> dict[str, str]:
+    """All that can be seen of an error, by who sees it; Django's reports take their time."""
+    exc_info = (type(error), error, error.__traceback__)
+    frames = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return {
+        **(_reports(error) if with_pages else {}),
+        "str": str(error),
+        "repr": repr(error),
+        "attributes": f"{error.args!r} {vars(error)!r}",
+        "pickle": pickle.dumps(error).decode("latin-1"),
+        "traceback": "".join(traceback.format_exception(*exc_info)),
+        "traceback with variables": with_variables(error),
+        "variables": repr(frames) + pprint.pformat(frames),
+    }
+
+
+def _reports(error: BaseException) -> dict[str, str]:
+    reports = {}
+    for debug in (True, False):
+        with override_settings(DEBUG=debug):
+            reporter = ExceptionReporter(None, type(error), error, error.__traceback__)
+            reports[f"page, DEBUG={debug}"] = reporter.get_traceback_html()
+    return {**reports, "mail": reporter.get_traceback_text()}
+
+
+def with_variables(error: BaseException) -> str:
+    """A traceback as error trackers show it: with the variables of each frame."""
+    return "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+
+
+def shown_in(records: Iterable[logging.LogRecord]) -> dict[str, str]:
+    """All that can be seen of log records, by logger."""
+    return {
+        f"log record {record.name}": f"{record.getMessage()} {vars(record)!r}"
+        for record in records
+        if record.name != "asyncio"
+    }

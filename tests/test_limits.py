@@ -1,0 +1,103 @@
+"""How often a user may start to connect, and come back with an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.cache import cache
+from django.test import Client, override_settings
+
+from django_tiktok_business import attempts, limits
+from django_tiktok_business.simulator import Simulator
+from tests.utils import running_simulator
+from tests.visits import CALLBACK, CONNECT, PROFILE_CALL, TOKEN_CALL, leave, log_in, text_of, visit
+
+STRAY = f"{CALLBACK}?code=made-up&state=made-up"
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    with running_simulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def ada(db: None, client: Client, monkeypatch: pytest.MonkeyPatch) -> User:
+    """A user whose minute does not end before the test does."""
+    monkeypatch.setattr(limits, "LIMIT_SECONDS", 10**10)
+    return log_in(client)
+
+
+def statuses_of(visit: Callable[[], Any], times: int) -> set[int]:
+    return {visit().status_code for _ in range(times)}
+
+
+def test_starts_of_a_user_are_limited_and_the_session_stays_small(
+    client: Client, ada: User
+) -> None:
+    assert statuses_of(lambda: client.post(CONNECT), attempts.LIMIT) == {302}
+    response = client.post(CONNECT)
+    assert response.status_code == 429
+    assert response.headers["Retry-After"] == str(limits.LIMIT_SECONDS)
+    assert "Wait a minute, then start again" in text_of(response)
+    assert len(client.session["tiktok_business_states"]) == attempts.ATTEMPTS_KEPT
+
+
+def test_new_session_does_not_lift_the_limit_and_another_user_is_not_meant(
+    client: Client, ada: User
+) -> None:
+    statuses_of(lambda: client.post(CONNECT), attempts.LIMIT)
+    other = Client()
+    other.force_login(ada)
+    assert other.post(CONNECT).status_code == 429
+    log_in(other, "grace")
+    assert other.post(CONNECT).status_code == 302
+
+
+def test_minute_that_is_over_lifts_the_limit(client: Client, ada: User) -> None:
+    statuses_of(lambda: client.post(CONNECT), attempts.LIMIT + 1)
+    cache.clear()
+    assert client.post(CONNECT).status_code == 302
+
+
+def test_made_up_answers_are_limited_and_keep_tiktoks_own_answer_from_nobody(
+    client: Client, ada: User, simulator: Simulator
+) -> None:
+    back = visit(client, simulator)
+    assert statuses_of(lambda: client.get(STRAY), attempts.LIMIT) == {400}
+    response = client.get(STRAY)
+    assert response.status_code == 429
+    assert "reload this page" in text_of(response)
+    assert client.get(back).status_code == 302
+
+
+def test_answer_beyond_the_limit_is_not_used_up(
+    client: Client, ada: User, simulator: Simulator
+) -> None:
+    used = visit(client, simulator)
+    back = visit(client, simulator, account="galaxy_gadgets")
+    statuses_of(lambda: client.get(used), attempts.LIMIT)
+    assert client.get(back).status_code == 429
+    assert simulator.count(TOKEN_CALL) == 1
+    cache.clear()
+    assert client.get(back).status_code == 302
+
+
+def test_account_that_is_connected_again_and_again_is_not_read_each_time(
+    client: Client, ada: User, simulator: Simulator
+) -> None:
+    """TikTok allows 40 calls a minute for an account, and then pauses the whole app."""
+    for _ in range(3):
+        assert client.get(visit(client, simulator)).status_code == 302
+    assert simulator.count(TOKEN_CALL) == 3
+    assert simulator.count(PROFILE_CALL) == 2  # the profile, and once a day the figures
+
+
+def test_cache_that_keeps_nothing_stops_nobody(client: Client, ada: User) -> None:
+    nothing = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
+    with override_settings(CACHES=nothing):
+        for _ in range(attempts.LIMIT + 1):
+            leave(client)
