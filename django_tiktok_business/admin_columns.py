@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.contrib.admin.options import IS_POPUP_VAR, IncorrectLookupParameters
 from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
-from django.db.models import F
+from django.db.models import Exists, F, OuterRef
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -20,8 +22,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from . import conf
+from .exceptions import ConfigurationError
 from .models import BusinessAccount, Health
-from .presentation import figure, health_badge, picture, scope_list, time_element, time_in_full
+from .presentation import figure, health_badge, picture, time_element, time_in_full
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 else:  # not subscriptable at run time
     _ModelAdmin = admin.ModelAdmin
 
-__all__ = ["AccountColumns", "HealthFilter", "OwnerFilter", "RefreshTokenFilter"]
+__all__ = ["AccountColumns", "HealthFilter", "OwnerFilter", "RefreshFilter", "RefreshTokenFilter"]
 
 # A filter in the URL may not even ask whether these are set.
 _INTERNAL_COLUMNS = {
@@ -43,18 +46,18 @@ _INTERNAL_COLUMNS = {
     "claim_id",
     "claim_expires_at",
     "credentials_version",
+    "next_attempt_at",
 }
 
 
 class HealthFilter(admin.SimpleListFilter):
-    """By `Health`; not "cannot decrypt", because the database cannot tell."""
+    """By `Health`, as far as the database can tell: see `BusinessAccountQuerySet.in_health`."""
 
     title = gettext_lazy("health")
     parameter_name = "health"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        known = [health for health in Health if health is not Health.UNDECRYPTABLE]
-        return [(health.value, str(health.label)) for health in known]
+        return [(health.value, str(health.label)) for health in Health]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         value = self.value()
@@ -63,6 +66,28 @@ class HealthFilter(admin.SimpleListFilter):
         if value not in Health.values:
             raise IncorrectLookupParameters(value)
         accounts: QuerySet[Any] = queryset.in_health(value)  # type: ignore[attr-defined]
+        return accounts
+
+
+class RefreshFilter(admin.SimpleListFilter):
+    """Accounts that no run of ``refresh_tokens`` has refreshed although their time has come."""
+
+    title = gettext_lazy("refresh")
+    parameter_name = "refresh"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("overdue", _("overdue"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        value = self.value()
+        if value is None:
+            return queryset
+        if value != "overdue":
+            raise IncorrectLookupParameters(value)
+        try:
+            accounts: QuerySet[Any] = queryset.overdue()  # type: ignore[attr-defined]
+        except ConfigurationError as error:  # it is not known of which app
+            raise IncorrectLookupParameters(value) from error
         return accounts
 
 
@@ -101,10 +126,11 @@ class OwnerFilter(admin.RelatedOnlyFieldListFilter):
     most = 100
 
     def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> Any:
-        owners = model_admin.get_queryset(request).order_by().values("owner").distinct()
-        if owners.count() > self.most:
-            return []
-        return super().field_choices(field, request, model_admin)
+        # One query, which ends at the first owner too many.
+        theirs = model_admin.get_queryset(request).order_by().filter(owner=OuterRef("pk"))
+        users = field.remote_field.model._default_manager.filter(Exists(theirs))
+        owners = [(user.pk, str(user)) for user in users[: self.most + 1]]
+        return sorted(owners, key=itemgetter(1)) if len(owners) <= self.most else []
 
     def has_output(self) -> bool:
         # The admin does not apply a filter that it does not show.
@@ -126,16 +152,27 @@ class _AccountColumn:
     admin_order_field = "display_name"
     __name__ = "account"
 
-    def __call__(self, account: BusinessAccount) -> str:
-        url = reverse(
-            f"admin:{account._meta.app_label}_{account._meta.model_name}_change",
-            args=[account.pk],
+    @cached_property
+    def _url(self) -> tuple[str, str]:
+        """What stands before and behind the primary key: to find it for each row takes long."""
+        opts = self.model_admin.opts
+        page = reverse(
+            f"admin:{opts.app_label}_{opts.model_name}_change",
+            args=["__pk__"],
             current_app=self.model_admin.admin_site.name,
         )
+        url = add_preserved_filters({"opts": opts, "preserved_filters": self.filters}, page)
+        before, _pk, behind = url.partition("__pk__")
+        return before, behind
+
+    def __call__(self, account: BusinessAccount) -> str:
+        before, behind = self._url
         return format_html(
-            '<span class="tiktok-account">{}<span><a href="{}">{}</a>{}</span></span>',
+            '<span class="tiktok-account">{}<span><a href="{}{}{}">{}</a>{}</span></span>',
             picture(account),
-            add_preserved_filters({"opts": account._meta, "preserved_filters": self.filters}, url),
+            before,
+            account.pk,
+            behind,
             account.label,
             _handle(account),
         )
@@ -148,8 +185,15 @@ def _handle(account: BusinessAccount) -> str:
     return format_html(
         '<a class="tiktok-handle" href="{}" target="_blank" rel="noopener noreferrer">{}</a>',
         account.profile_link,
-        f"@{account.username}" if account.username else _("profile"),
+        account.handle or _("profile"),
     )
+
+
+def _is_of_another_app(account: BusinessAccount) -> bool:
+    try:
+        return bool(account.app_id != conf.APP_ID)
+    except ConfigurationError:  # which the checks report
+        return False
 
 
 def _column(
@@ -199,32 +243,18 @@ class AccountColumns(_ModelAdmin):
         "owner",
         "last_sync",
     )
-    list_filter = (HealthFilter, RefreshTokenFilter, ("owner", OwnerFilter))
+    list_filter = (HealthFilter, RefreshFilter, RefreshTokenFilter, ("owner", OwnerFilter))
     list_select_related = ("owner",)
     ordering = (F("connected_at").desc(nulls_last=True), "-pk")
     search_fields = ("username", "display_name", "open_id")
     search_help_text = gettext_lazy("Search by name, handle or open id")
     raw_id_fields = ("owner",)
     readonly_fields = (
-        "large_picture",
-        "display_name",
-        "handle",
-        "bio",
-        "followers",
-        "following",
-        "likes",
-        "videos",
         "is_verified",
         "is_business_account",
         "last_sync",
-        "state",
         "connected",
-        "access_token_life",
-        "next_refresh",
         "last_refresh",
-        "refresh_token_life",
-        "granted",
-        "missing",
         "last_error_message",
         "error_code",
         "error_request_id",
@@ -237,42 +267,20 @@ class AccountColumns(_ModelAdmin):
     def get_fieldsets(
         self, request: HttpRequest, obj: BusinessAccount | None = None
     ) -> list[tuple[Any, Any]]:
-        account = (
-            "large_picture",
-            ("display_name", "handle", "state"),
-            ("followers", "following", "likes", "videos"),
-            "owner",
-        )
         error = (
             "last_error_message",
             ("error_code", "error_request_id"),
             ("error_time", "consecutive_failures"),
         )
-        tokens = (
-            ("access_token_life", "next_refresh", "last_refresh"),
-            ("refresh_token_life", "connected"),
-        )
-        about_tokens = _(
-            "The access token is renewed by “manage.py refresh_tokens”. The refresh token cannot "
-            "be prolonged: before it ends, the account holder has to connect again."
-        )
-        profile = (
-            "bio",
-            ("is_verified", "is_business_account", "last_sync"),
-        )
-        sections: list[tuple[str | None, Any, str]] = [
-            (None, account, ""),
-            (_("Last error"), error if obj is not None and obj.last_error_at else (), ""),
-            (_("Life of the tokens"), tokens, about_tokens),
-            (_("Permissions"), (("granted", "missing"),), ""),
-            (_("Profile"), profile, ""),
-            (_("Identity at TikTok"), (("open_id", "app_id"),), ""),
+        dates = (("connected", "last_refresh", "last_sync"),)
+        identity = (("open_id", "app_id"), ("is_verified", "is_business_account"))
+        sections: list[tuple[str | None, Any]] = [
+            (None, ("owner",)),
+            (_("Last error"), error if obj is not None and obj.last_error_at else ()),
+            (_("Dates"), dates),
+            (_("Identity at TikTok"), identity),
         ]
-        return [
-            (title, {"fields": fields, "description": description})
-            for title, fields, description in sections
-            if fields
-        ]
+        return [(title, {"fields": fields}) for title, fields in sections if fields]
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
         if IS_POPUP_VAR in request.GET:
@@ -303,44 +311,15 @@ class AccountColumns(_ModelAdmin):
             account.label,
         )
 
-    @admin.display(description=gettext_lazy("picture"))
-    def large_picture(self, account: BusinessAccount) -> str:
-        return format_html('<div class="tiktok-large">{}</div>', picture(account))
-
-    @admin.display(description=gettext_lazy("handle"))
-    def handle(self, account: BusinessAccount) -> str:
-        return _handle(account) or "-"
-
     @admin.display(description=gettext_lazy("health"))
     def state(self, account: BusinessAccount) -> str:
         badge = health_badge(account)
-        if account.app_id == conf.APP_ID:
+        if not _is_of_another_app(account):
             return badge
         other = _("other app: not refreshed")
         return format_html('{} <span class="tiktok-badge">{}</span>', badge, other)
 
-    @admin.display(description=gettext_lazy("next refresh"))
-    def next_refresh(self, account: BusinessAccount) -> str:
-        if account.status != account.Status.ACTIVE or account.app_id != conf.APP_ID:
-            return _("none planned")
-        expires_at = account.access_token_expires_at
-        within = timedelta(seconds=conf.REFRESH_WITHIN_SECONDS)
-        if expires_at is None or expires_at <= timezone.now() + within:
-            return _("with the next run of “manage.py refresh_tokens”")
-        return time_in_full(expires_at - within)
-
-    @admin.display(description=gettext_lazy("granted"))
-    def granted(self, account: BusinessAccount) -> str:
-        return scope_list(account.scopes) or _("none")
-
-    @admin.display(description=gettext_lazy("missing"))
-    def missing(self, account: BusinessAccount) -> str:
-        return scope_list(account.missing_scopes) or _("none")
-
     followers = _column("followers_count", figure)
-    following = _column("following_count", figure)
-    likes = _column("likes_count", figure)
-    videos = _column("videos_count", figure)
     access_token_expiry = _expiry_column(
         "access_token_expires_at", time_element, gettext_lazy("access token expires")
     )
@@ -349,8 +328,6 @@ class AccountColumns(_ModelAdmin):
     )
     last_sync = _column("profile_synced_at", _time_or_never, gettext_lazy("last sync"))
     connected = _column("connected_at", time_in_full)
-    access_token_life = _expiry_column("access_token_expires_at", time_in_full)
-    refresh_token_life = _expiry_column("refresh_token_expires_at", time_in_full)
     last_refresh = _column("last_refreshed_at", _time_or_never)
     error_time = _column("last_error_at", time_in_full)
     error_code = _column("last_error_code", _text)

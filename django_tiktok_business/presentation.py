@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from django.contrib import messages
 from django.utils import timezone
 from django.utils.formats import date_format, number_format
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 
 from .exceptions import (
     APIError,
@@ -24,9 +24,10 @@ from .exceptions import (
     ReauthorizationRequired,
     RetryableError,
 )
+from .models import Health
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable
     from datetime import datetime
 
     from django.utils.safestring import SafeString
@@ -39,23 +40,50 @@ __all__ = [
     "failure_in_words",
     "figure",
     "health_badge",
+    "health_in_words",
+    "left_in_words",
     "picture",
     "relative_time",
     "report_in_words",
-    "scope_list",
     "time_element",
     "time_in_full",
 ]
 
 # Up to which distance a unit is used, its length in seconds, its name. The names are those of
 # Django's `timesince`, for their translations; `timesince` itself rounds down, so that a token
-# that has just been renewed would expire "in 23 hours".
-_UNITS = (
-    (timedelta(minutes=90), 60, ngettext_lazy("%(num)d minute", "%(num)d minutes", "num")),
-    (timedelta(hours=48), 3_600, ngettext_lazy("%(num)d hour", "%(num)d hours", "num")),
-    (timedelta(days=60), 86_400, ngettext_lazy("%(num)d day", "%(num)d days", "num")),
-    (timedelta.max, 2_629_746, ngettext_lazy("%(num)d month", "%(num)d months", "num")),
+# that has just been renewed would expire "in 23 hours". Functions, here and below: ngettext_lazy()
+# makes a class for each text, which takes its time when a project starts.
+_UNITS: tuple[tuple[timedelta, int, Callable[[int], str]], ...] = (
+    (timedelta(minutes=90), 60, lambda num: ngettext("%(num)d minute", "%(num)d minutes", num)),
+    (timedelta(hours=48), 3_600, lambda num: ngettext("%(num)d hour", "%(num)d hours", num)),
+    (timedelta(days=60), 86_400, lambda num: ngettext("%(num)d day", "%(num)d days", num)),
+    (timedelta.max, 2_629_746, lambda num: ngettext("%(num)d month", "%(num)d months", num)),
 )
+
+# What each state means for whoever owns the account, and what to do about it.
+_HEALTH = {
+    Health.REVOKED: gettext_lazy(
+        "This account is disconnected, and the access that was kept here is erased. To use it "
+        "again, connect it again."
+    ),
+    Health.RECONNECT_NEEDED: gettext_lazy(
+        "TikTok does not accept this connection any more. Connect the account again."
+    ),
+    Health.UNDECRYPTABLE: gettext_lazy(
+        "The access to this account cannot be decrypted. An administrator can restore the missing "
+        "key; otherwise connect the account again."
+    ),
+    Health.RETRYING: gettext_lazy(
+        "Renewing the access has failed for a passing reason. It is tried again. You have nothing "
+        "to do."
+    ),
+    Health.EXPIRES_SOON: gettext_lazy(
+        "TikTok's consent ends soon. Connect the account again to prolong it."
+    ),
+    Health.HEALTHY: gettext_lazy(
+        "This site has access, and renews it by itself. You have nothing to do."
+    ),
+}
 
 # What can be done, by the kind of error; the first that fits.
 _ADVICE = (
@@ -76,51 +104,51 @@ _ADVICE = (
 )
 
 # By the names of RefreshReport, and "not_tried" for what the report does not count.
-_REFRESH_OUTCOMES = {
+_REFRESH_OUTCOMES: dict[str, tuple[int, Callable[[int], str]]] = {
     "refreshed": (
         messages.SUCCESS,
-        ngettext_lazy(
-            "%(count)d account is refreshed.", "%(count)d accounts are refreshed.", "count"
+        lambda count: ngettext(
+            "%(count)d account is refreshed.", "%(count)d accounts are refreshed.", count
         ),
     ),
     "retry_later": (
         messages.WARNING,
-        ngettext_lazy(
+        lambda count: ngettext(
             "%(count)d account could not be refreshed now. Nothing is lost: try again later.",
             "%(count)d accounts could not be refreshed now. Nothing is lost: try again later.",
-            "count",
+            count,
         ),
     ),
     "reauthorization_required": (
         messages.ERROR,
-        ngettext_lazy(
+        lambda count: ngettext(
             "%(count)d account has to be connected again.",
             "%(count)d accounts have to be connected again.",
-            "count",
+            count,
         ),
     ),
     "undecryptable": (
         messages.ERROR,
-        ngettext_lazy(
+        lambda count: ngettext(
             "The tokens of %(count)d account cannot be decrypted.",
             "The tokens of %(count)d accounts cannot be decrypted.",
-            "count",
+            count,
         ),
     ),
     "skipped": (
         messages.INFO,
-        ngettext_lazy(
+        lambda count: ngettext(
             "%(count)d account is being refreshed by somebody else.",
             "%(count)d accounts are being refreshed by somebody else.",
-            "count",
+            count,
         ),
     ),
     "not_tried": (
         messages.WARNING,
-        ngettext_lazy(
+        lambda count: ngettext(
             "%(count)d account was not tried: only active accounts of this app are refreshed.",
             "%(count)d accounts were not tried: only active accounts of this app are refreshed.",
-            "count",
+            count,
         ),
     ),
 }
@@ -129,6 +157,10 @@ _STOPS = {
         "Stopped early: TikTok refuses the app's credentials. Check APP_ID and APP_SECRET."
     ),
     "tiktok_unavailable": gettext_lazy("Stopped early: TikTok is not available."),
+    "rate_limited": gettext_lazy(
+        "Stopped early: TikTok goes on to refuse calls because there were too many."
+    ),
+    "interrupted": gettext_lazy("Stopped early: there was no time for more in one request."),
 }
 
 
@@ -141,7 +173,7 @@ def relative_time(instant: datetime) -> str:
     count = round(abs(distance).total_seconds() / seconds)
     if count == 0:
         return _("now")
-    period = name % {"num": count}
+    period = name(count) % {"num": count}
     if distance > timedelta(0):
         return _("in %(period)s") % {"period": period}
     return _("%(period)s ago") % {"period": period}
@@ -201,10 +233,9 @@ def health_badge(account: BusinessAccount) -> SafeString:
     return format_html('<span class="tiktok-badge tiktok-{}">{}</span>', health.value, health.label)
 
 
-def scope_list(scopes: Iterable[str]) -> SafeString:
-    """Scopes as an HTML list, "" when there are none."""
-    items = format_html_join("", "<li><code>{}</code></li>", ((scope,) for scope in scopes))
-    return format_html('<ul class="tiktok-scopes">{}</ul>', items) if items else items
+def health_in_words(health: Health) -> str:
+    """What a state means, and what to do."""
+    return str(_HEALTH[health])
 
 
 def explanation(error: Exception) -> str:
@@ -218,13 +249,27 @@ def report_in_words(report: RefreshReport, asked_for: int) -> list[tuple[int, st
     counts = {
         outcome: getattr(report, outcome) for outcome in _REFRESH_OUTCOMES if outcome != "not_tried"
     }
-    counts["not_tried"] = asked_for - sum(counts.values())
+    left = asked_for - sum(counts.values())
+    counts["not_tried"] = 0 if report.stopped else left
     words = [
-        (_REFRESH_OUTCOMES[outcome][0], _REFRESH_OUTCOMES[outcome][1] % {"count": count})
+        (_REFRESH_OUTCOMES[outcome][0], _REFRESH_OUTCOMES[outcome][1](count) % {"count": count})
         for outcome, count in counts.items()
         if count
     ]
-    return [*words, (messages.ERROR, str(_STOPS[report.stopped]))] if report.stopped else words
+    if report.stopped:
+        words.append((messages.ERROR, str(_STOPS[report.stopped])))
+        words += left_in_words(left)
+    return words
+
+
+def left_in_words(count: int) -> list[tuple[int, str]]:
+    """What to do about accounts for which many others have left no time, or no hope."""
+    text = ngettext(
+        "%(count)d more account was not tried. Try it again in a while.",
+        "%(count)d more accounts were not tried. Try them again in a while.",
+        count,
+    )
+    return [(messages.WARNING, text % {"count": count})] if count else []
 
 
 def failure_in_words(failure: RefreshResult) -> str:

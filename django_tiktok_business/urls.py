@@ -18,5 +18,6 @@ urlpatterns = [
     path("", views.AccountListView.as_view(), name="account_list"),
     path("connect/", views.ConnectView.as_view(), name="connect"),
     path("callback/", views.CallbackView.as_view(), name="callback"),
+    path("<int:pk>/", views.AccountView.as_view(), name="account"),
     path("<int:pk>/disconnect/", views.DisconnectView.as_view(), name="disconnect"),
 ]

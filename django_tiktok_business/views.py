@@ -1,9 +1,9 @@
-"""Connect, callback, disconnect and the list of accounts: HTTP in, HTTP out.
+"""Connect, callback and disconnect, and by name all other pages: HTTP in, HTTP out.
 
-To change who may connect, which redirect URL is used or where a visitor ends, override the
-``get_*`` and ``has_*`` hooks in subclasses and route these under the same names, in a URLconf with
-``app_name = "tiktok_business"``. `ConnectPermissionMixin` serves three views: put an override of
-its hooks into a mixin of your own.
+To change who may connect, which redirect URL is used, which accounts are shown or where a visitor
+ends, override the ``get_*`` and ``has_*`` hooks in subclasses and route these under the same names,
+in a URLconf with ``app_name = "tiktok_business"``. The hooks of `ConnectPermissionMixin` serve four
+views, and ``get_queryset`` two: put an override of them into a mixin of your own.
 
 In ``next`` the path may hold ``__pk__``, which becomes the primary key of the account.
 """
@@ -11,7 +11,6 @@ In ``next`` the path may hold ``__pk__``, which becomes the primary key of the a
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -19,35 +18,30 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from django.contrib import messages
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.mixins import LoginRequiredMixin
-from django.core.paginator import Paginator
-from django.db import DatabaseError, transaction
-from django.db.models import F
+from django.db import DatabaseError
 from django.http import Http404, HttpResponseRedirect
-from django.shortcuts import get_object_or_404, render, resolve_url
-from django.urls import NoReverseMatch, reverse
-from django.utils.http import url_has_allowed_host_and_scheme
+from django.shortcuts import get_object_or_404
+from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.views.decorators.cache import never_cache
-from django.views.generic import View
 
 from . import attempts, conf, outcomes, presentation, scopes, services
+from .account_pages import AccountListView, AccountView, may_disconnect
 from .attempts import Answer
-from .exceptions import APIError, ConfigurationError, TikTokBusinessError
-from .models import BusinessAccount, Health
-from .outcomes import Outcome
+from .exceptions import TikTokBusinessError
+from .models import BusinessAccount
+from .pages import ConnectPermissionMixin, PageView
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from django.http import HttpRequest, HttpResponse
     from django.http.response import HttpResponseBase
-    from django.utils.safestring import SafeString
 
     from .attempts import Attempt
-    from .models import BusinessAccountQuerySet
 
 __all__ = [
     "AccountListView",
+    "AccountView",
     "CallbackView",
     "ConnectPermissionMixin",
     "ConnectView",
@@ -56,112 +50,8 @@ __all__ = [
 
 logger = logging.getLogger("tiktok_business")
 
-# What `next` may hold for the key of an account that is not known before it is connected.
-PK_PLACEHOLDER = "__pk__"
-# Characters of `next`: five of them fit, with the rest of an attempt, into a session in a cookie,
-# and one into a redirect when each character becomes twelve.
-LONGEST_NEXT_URL = 1000
 
-
-class _PageView(View):
-    """What all pages share: never cached, no URL in the Referer, no crash on a bad setting.
-
-    No request runs in a transaction: a rollback must not take with it what TikTok has done.
-    """
-
-    # Where to go afterwards, "" for the default; a safe local URL.
-    next_url = ""
-
-    @classmethod
-    def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
-        return transaction.non_atomic_requests(never_cache(super().as_view(**initkwargs)))
-
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        try:
-            response = super().dispatch(request, *args, **kwargs)
-        except ConfigurationError as error:
-            logger.error("A page cannot be shown: %s", error)  # noqa: TRY400 -- says it all
-            is_staff = getattr(request.user, "is_staff", False)
-            response = self.result(outcomes.MISCONFIGURED, detail=str(error) if is_staff else "")
-        # The host alone, without path and query. "no-referrer" would make browsers send forms with
-        # `Origin: null`, which CsrfViewMiddleware refuses.
-        response.headers["Referrer-Policy"] = "strict-origin"
-        return response
-
-    def page(self, template: str, *, status: int = 200, **context: Any) -> HttpResponse:
-        context = {"user": self.request.user, "next_url": self.next_url, **context}
-        return render(self.request, f"tiktok_business/{template}.html", context, status=status)
-
-    def result(self, outcome: Outcome, **context: Any) -> HttpResponse:
-        """A page that says how it ended and what to do next."""
-        return self.page(
-            "connect_result",
-            status=outcome.status,
-            outcome=outcome,
-            # That page cannot be named before the account is there.
-            back_url="" if PK_PLACEHOLDER in self.next_url else self.next_url,
-            **context,
-        )
-
-    def failure(self, error: TikTokBusinessError) -> HttpResponse:
-        """The page for an error; of TikTok's own words only the code and the request id."""
-        return self.result(
-            outcomes.of(error), api_error=error if isinstance(error, APIError) else None
-        )
-
-    def url(self, name: str) -> str:
-        match = self.request.resolver_match
-        return reverse(f"tiktok_business:{name}", current_app=match.namespace if match else None)
-
-    def safe_next_url(self) -> str:
-        """``next`` from the form or the query when it leads to this site, otherwise ""."""
-        wanted = self.request.POST.get("next") or self.request.GET.get("next") or ""
-        # Not printable: nothing that a URL may hold as it is, but lone surrogates and controls.
-        if len(wanted) > LONGEST_NEXT_URL or not wanted.isprintable():
-            return ""
-        # Also with the key in it: the underscores alone may keep "x__pk__:" from being a scheme.
-        is_safe = all(
-            url_has_allowed_host_and_scheme(
-                url, allowed_hosts={self.request.get_host()}, require_https=self.request.is_secure()
-            )
-            for url in (wanted, wanted.replace(PK_PLACEHOLDER, "1"))
-        )
-        return wanted if is_safe else ""
-
-    def get_success_url(self, account: BusinessAccount) -> str:
-        """Where connecting or disconnecting ``account`` ends."""
-        if self.next_url:
-            parts = urlsplit(self.next_url)
-            return parts._replace(path=parts.path.replace(PK_PLACEHOLDER, str(account.pk))).geturl()
-        if configured := conf.CONNECT_REDIRECT_URL:
-            try:
-                return resolve_url(configured)
-            except NoReverseMatch:  # too late to fail: the account is (dis)connected
-                logger.error(  # noqa: TRY400 -- a traceback would not say more
-                    "TIKTOK_BUSINESS['CONNECT_REDIRECT_URL'] is no URL, path or name of a URL "
-                    "pattern: %r",
-                    configured,
-                )
-        return self.url("account_list")
-
-    def say(self, level: int, text: str) -> None:
-        """Leave a message for the next page, if the project uses messages."""
-        messages.add_message(self.request, level, text, fail_silently=True)
-
-
-class ConnectPermissionMixin(View):
-    """Who may connect accounts."""
-
-    def get_connect_permission(self) -> str | None:
-        """The permission it takes; None: to be logged in."""
-        return conf.CONNECT_PERMISSION
-
-    def has_connect_permission(self) -> bool:
-        permission = self.get_connect_permission()
-        return permission is None or self.request.user.has_perm(permission)
-
-
-class ConnectView(ConnectPermissionMixin, LoginRequiredMixin, _PageView):
+class ConnectView(ConnectPermissionMixin, LoginRequiredMixin, PageView):
     """Send the user to TikTok's consent page; a GET only asks whether to."""
 
     def get(self, request: HttpRequest) -> HttpResponse:
@@ -174,6 +64,8 @@ class ConnectView(ConnectPermissionMixin, LoginRequiredMixin, _PageView):
         self.next_url = self.safe_next_url()
         if not self.has_connect_permission():
             return self.result(outcomes.NOT_ALLOWED)
+        if attempts.is_too_often(request, "start"):
+            return self.result(outcomes.TOO_MANY_STARTS)
         redirect_uri = self.get_redirect_uri()
         state = attempts.start(request, next_url=self.next_url, redirect_uri=redirect_uri)
         return HttpResponseRedirect(self._authorization_url(state, redirect_uri))
@@ -224,7 +116,7 @@ def _portal_parameter(name: str) -> str:
     return parse_qs(urlsplit(conf.AUTHORIZATION_URL).query).get(name, [""])[0]
 
 
-class CallbackView(ConnectPermissionMixin, _PageView):
+class CallbackView(ConnectPermissionMixin, PageView):
     """Where TikTok sends the browser back: check the state, connect the account, move on.
 
     Each answer is used once, whatever comes of it.
@@ -247,9 +139,12 @@ class CallbackView(ConnectPermissionMixin, _PageView):
             return self.result(outcomes.LOGGED_OUT)
         if not self.has_connect_permission():
             return self.result(outcomes.NOT_ALLOWED)
+        attempt = attempts.find(request, self._answer.state)
+        # Apart: no flood of made-up answers, from links on another site, keeps TikTok's own out.
+        if attempts.is_too_often(request, "stray_answer" if attempt is None else "answer"):
+            return self.result(outcomes.TOO_MANY_ANSWERS)
         if self._answer.is_ambiguous:
             return self.result(outcomes.AMBIGUOUS)
-        attempt = attempts.find(request, self._answer.state)
         if attempt is None:
             return self.result(outcomes.UNKNOWN_STATE)
         if attempt["user"] != str(request.user.pk):
@@ -297,7 +192,8 @@ class CallbackView(ConnectPermissionMixin, _PageView):
         """Ask for the profile, then say what has become of it all."""
         has_profile = True
         try:
-            services.sync_profile(account)
+            if not _has_fresh_profile(account):
+                services.sync_profile(account)
         except (TikTokBusinessError, DatabaseError) as error:
             logger.warning("The profile of %s was not synced: %s", account.open_id, error)
             has_profile = False
@@ -316,7 +212,13 @@ class CallbackView(ConnectPermissionMixin, _PageView):
             )
 
 
-class DisconnectView(LoginRequiredMixin, _PageView):
+def _has_fresh_profile(account: BusinessAccount) -> bool:
+    """Whether it was read just now: whoever connects again and again uses up nobody's calls."""
+    synced_at = account.profile_synced_at
+    return synced_at is not None and timezone.now() - synced_at < timedelta(minutes=1)
+
+
+class DisconnectView(LoginRequiredMixin, PageView):
     """End TikTok's grant and forget the tokens; a GET only asks whether to."""
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponse:
@@ -356,7 +258,7 @@ class DisconnectView(LoginRequiredMixin, _PageView):
     def get_account(self, pk: int) -> BusinessAccount:
         """The account, when this user may disconnect it; raises Http404."""
         account = get_object_or_404(BusinessAccount, pk=pk)
-        if not _may_disconnect(self.request.user, account):
+        if not may_disconnect(self.request.user, account):
             raise Http404
         return account
 
@@ -364,76 +266,3 @@ class DisconnectView(LoginRequiredMixin, _PageView):
         text = _("%(account)s is disconnected already.") % {"account": account.label}
         self.say(messages.INFO, text)
         return HttpResponseRedirect(self.get_success_url(account))
-
-
-def _may_disconnect(user: Any, account: BusinessAccount) -> bool:
-    is_owner: bool = account.owner_id == user.pk
-    return is_owner or bool(user.has_perm("tiktok_business.delete_businessaccount"))
-
-
-@dataclass(frozen=True)
-class _Row:
-    """What the list shows of an account, worked out once: its health takes decrypting."""
-
-    account: BusinessAccount
-    health: Health
-    picture: SafeString
-    access_expires: str
-    consent_ends: str
-    failed: str
-    missing_scopes: list[str]
-    is_of_other_app: bool
-    is_renewed: bool  # without anybody's help
-    needs_reconnect: bool
-    may_reconnect: bool
-    may_disconnect: bool
-
-
-class AccountListView(ConnectPermissionMixin, LoginRequiredMixin, _PageView):
-    """The user's accounts; all accounts for who has the view permission."""
-
-    paginate_by = 50
-
-    def get(self, request: HttpRequest) -> HttpResponse:
-        page = Paginator(self.get_queryset(), self.paginate_by).get_page(request.GET.get("page"))
-        return self.page(
-            "account_list",
-            page=page,
-            rows=[self._row(account) for account in page],
-            shows_owners=self._sees_all(),
-            may_connect=self.has_connect_permission(),
-        )
-
-    def get_queryset(self) -> BusinessAccountQuerySet:
-        accounts = BusinessAccount.objects.select_related("owner")
-        if not self._sees_all():
-            accounts = accounts.filter(owner=self.request.user.pk)
-        return accounts.order_by(F("connected_at").desc(nulls_last=True), "-pk")
-
-    def _sees_all(self) -> bool:
-        return self.request.user.has_perm("tiktok_business.view_businessaccount")
-
-    def _row(self, account: BusinessAccount) -> _Row:
-        user = self.request.user
-        health = account.health
-        is_of_other_app = account.app_id != conf.APP_ID
-        needs_reconnect = health in (Health.RECONNECT_NEEDED, Health.UNDECRYPTABLE)
-        is_mine = account.owner_id in (None, user.pk)
-        return _Row(
-            account=account,
-            health=health,
-            picture=presentation.picture(account),
-            access_expires=presentation.time_element(account.access_token_expires_at),
-            consent_ends=presentation.time_element(account.refresh_token_expires_at),
-            failed=presentation.time_element(account.last_error_at),
-            missing_scopes=[]
-            if health == Health.REVOKED
-            else scopes.in_words(account.missing_scopes),
-            is_of_other_app=is_of_other_app,
-            is_renewed=not (needs_reconnect or is_of_other_app)
-            and account.is_access_token_valid_for(timedelta(0)),
-            needs_reconnect=needs_reconnect,
-            may_reconnect=self.has_connect_permission()
-            and (is_mine or user.has_perm("tiktok_business.change_businessaccount")),
-            may_disconnect=_may_disconnect(user, account) and health != Health.REVOKED,
-        )

@@ -68,6 +68,12 @@ def field(response: Any, name: str) -> str:
     return words(shown[1])
 
 
+def fact(response: Any, name: str) -> str:
+    """What a panel of the account's page says, "" when it is not there."""
+    shown = re.search(rf'<(\w+)[^>]* data-fact="{name}"[^>]*>(.*?)</\1>', html(response), re.DOTALL)
+    return words(shown[2]) if shown else ""
+
+
 def buttons(response: Any) -> list[str]:
     """The buttons and links beside the title."""
     tools = re.search(r'<ul class="object-tools">(.*?)</ul>', html(response), re.DOTALL)

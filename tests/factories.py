@@ -36,6 +36,7 @@ def make_account(**overrides: Any) -> BusinessAccount:
         "access_token_expires_at": now + timedelta(hours=20),
         "refresh_token_expires_at": now + timedelta(days=300),
         "connected_at": now - timedelta(days=65),
+        "metrics_synced_at": now,  # what is about the daily figures sets another time
         **overrides,
     }
     return BusinessAccount.objects.create(**values)

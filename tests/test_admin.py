@@ -17,14 +17,15 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path, reverse
 from django.utils import timezone
 
-from django_tiktok_business import services
-from django_tiktok_business.admin import ACCOUNTS_PER_ACTION, BusinessAccountAdmin
+from django_tiktok_business import bulk, services
+from django_tiktok_business.admin import BusinessAccountAdmin
+from django_tiktok_business.admin_actions import ACCOUNTS_PER_ACTION
 from django_tiktok_business.models import BusinessAccount, Health
 from django_tiktok_business.simulator import Call, Simulator
 from tests.administrators import (
     LIST,
     buttons,
-    field,
+    fact,
     html,
     log_in_root,
     log_in_staff,
@@ -244,8 +245,9 @@ def approve(client: Client, simulator: Simulator, page: str, as_account: str) ->
         text,
         re.DOTALL,
     )
-    assert form is not None
-    response = client.post(form[1], {"next": form[2]})
+    button = re.search(r'formaction="(/tiktok/connect/[^"]+)"', text)
+    assert (form is None) != (button is None)
+    response = client.post(form[1], {"next": form[2]}) if form else client.post(button[1])  # type: ignore[index]
     back = urlsplit(simulator.authorize(response.headers["Location"], account=as_account))
     return client.get(f"{back.path}?{back.query}", follow=True)
 
@@ -256,7 +258,7 @@ def test_connect_button_ends_on_the_page_of_the_new_account(
     page = approve(root, simulator, LIST, "galaxy.gadgets")
     account = BusinessAccount.objects.get()
     assert page.redirect_chain == [(page_of(account), 302)]
-    assert field(page, "followers") == "152,300,411"
+    assert fact(page, "followers_count") == "152,300,411"
     assert '<img src="https://p16-sign-va.tiktokcdn.com/' in html(page)
     assert told(page)[0] == ("success", "Galaxy Gadgets is connected.")
 
@@ -267,7 +269,7 @@ def test_reconnect_button_ends_on_the_same_page_with_new_tokens(
     BusinessAccount.objects.update(status="reauthorization_required")
     page = approve(root, simulator, page_of(account), "harbour_bakery")
     assert page.redirect_chain == [(page_of(account), 302)]
-    assert field(page, "state") == "healthy"
+    assert fact(page, "state") == "healthy"
 
 
 def test_connect_button_needs_the_permission_that_the_settings_name(
@@ -322,7 +324,7 @@ def test_refresh_button_tells_tiktoks_code_and_request_id(
     )
     assert account.last_error_code == 40107
     assert len(account.last_error_request_id) > 20
-    assert field(page, "state") == "reconnect needed"
+    assert fact(page, "state") == "reconnect needed"
 
 
 def test_sync_button_brings_the_profile_up_to_date(
@@ -331,7 +333,7 @@ def test_sync_button_brings_the_profile_up_to_date(
     simulator.set_profile("harbour_bakery", followers_count=2_000)
     page = press(root, account, "sync")
     assert told(page) == [("success", "The profile is up to date.")]
-    assert field(page, "followers") == "2,000"
+    assert fact(page, "followers_count") == "2,000"
 
 
 def test_sync_button_tells_tiktoks_code_and_request_id(
@@ -347,7 +349,7 @@ def test_sync_button_tells_tiktoks_code_and_request_id(
         r"Nothing is lost: try again later\.",
         text,
     )
-    assert field(page, "state") == "healthy"
+    assert fact(page, "state") == "healthy"
 
 
 @pytest.mark.parametrize("button", ["refresh", "sync", "disconnect"])
@@ -394,7 +396,7 @@ def test_disconnect_button_ends_the_grant_and_leaves_a_line_in_the_history(
 ) -> None:
     page = press(root, account, "disconnect")
     assert told(page) == [("success", f"{account} is disconnected, and TikTok has confirmed it.")]
-    assert field(page, "state") == "revoked"
+    assert fact(page, "state") == "revoked"
     assert simulator.live_tokens(account.open_id) is None
     assert stored_ciphertexts() == []
     history = html(root.get(page_of(account, "history")))
@@ -446,7 +448,7 @@ def test_disconnect_button_leaves_an_account_that_is_connected_again_meanwhile(
         f"{account} is still connected. The account has just been connected again. "
         "Nothing is lost: try again later."
     )
-    assert field(page, "state") == "healthy"
+    assert fact(page, "state") == "healthy"
 
 
 # Deleting
@@ -651,6 +653,21 @@ def test_refresh_selected_tells_a_wrong_setting_by_name(root: Client, simulator:
     assert "TIKTOK_BUSINESS['REFRESH_CONCURRENCY']" in text
 
 
+def test_bulk_action_that_takes_too_long_is_ended_in_time_and_says_so(
+    root: Client, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = connect_many(simulator, 3)
+    monkeypatch.setattr(bulk, "LONGEST_SECONDS", 0.3)
+    simulator.configure(latency_seconds=0.5)
+    with override_tiktok(REFRESH_CONCURRENCY=1):
+        page = select(root, "refresh_selected", accounts, index=0)
+    assert told(page) == [
+        ("success", "1 account is refreshed."),
+        ("error", "Stopped early: there was no time for more in one request."),
+        ("warning", "2 more accounts were not tried. Try them again in a while."),
+    ]
+
+
 def test_sync_selected_counts_and_gives_reasons(root: Client, simulator: Simulator) -> None:
     accounts = connect_many(simulator, 3)
     simulator.revoke_grant(accounts[0].open_id)
@@ -671,12 +688,20 @@ def test_sync_selected_gives_five_reasons_and_counts_the_rest(root: Client) -> N
 
 
 def test_sync_selected_stops_when_tiktok_is_down(root: Client, simulator: Simulator) -> None:
-    accounts = connect_many(simulator, 5)
+    accounts = connect_many(simulator, 7)
     simulator.fail_next("connection_refused", times=None)
-    with override_tiktok(MAX_ATTEMPTS=1):
+    with override_tiktok(MAX_ATTEMPTS=1, REFRESH_CONCURRENCY=1):
         messages = told(select(root, "sync_selected", accounts, index=0))
-    assert [level for level, _ in messages] == ["error", "error", "error", "warning"]
-    assert messages[-1][1] == ("2 more accounts were left as they are: they would fare no better.")
+    assert [level for level, _ in messages] == ["error"] * 5 + ["warning"]
+    assert messages[-1][1] == ("2 more accounts were not tried. Try them again in a while.")
+
+
+def test_sync_selected_tells_a_wrong_setting_by_name(root: Client, simulator: Simulator) -> None:
+    with override_tiktok(REFRESH_CONCURRENCY="many"):
+        page = select(root, "sync_selected", [make_account()], index=0)
+    ((level, text),) = told(page)
+    assert level == "error"
+    assert "TIKTOK_BUSINESS['REFRESH_CONCURRENCY']" in text
 
 
 def test_disconnect_selected_asks_first(root: Client, simulator: Simulator) -> None:
@@ -725,7 +750,7 @@ def test_ending_many_connections_stops_when_tiktok_refuses_the_app(
         page = select(root, action, accounts, post="yes")
     levels = [level for level, _ in told(page)]
     assert levels[:2] == ["warning", "warning"]
-    assert "2 more accounts were left as they are" in told(page)[1][1]
+    assert "2 more accounts were not tried" in told(page)[1][1]
     left = BusinessAccount.objects.exclude(status="revoked")
     assert {account.health for account in left} == {Health.HEALTHY}
     assert left.count() == 2

@@ -1,144 +1,25 @@
-"""A person with Chromium: the way to TikTok's consent page and back, and what the admin shows.
-
-``SCREENSHOTS=folder`` keeps a picture of each page that a test looks at.
-"""
+"""A person with Chromium: the way to TikTok's consent page and back, and what the admin shows."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from django.test import override_settings
 from django.utils import timezone
-from selenium import webdriver
-from selenium.common.exceptions import WebDriverException
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from django_tiktok_business import services
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
+from tests.administrators import make_unreadable
+from tests.browser import Site
 from tests.factories import connect, make_user
-from tests.utils import override_tiktok
 
 Status = BusinessAccount.Status
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
-
-# Without them Chromium looks for Google's hosts at each start.
-QUIET = (
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
-DESKTOP, PHONE = (1280, 900), (390, 844)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", *QUIET):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, Service("/usr/bin/chromedriver"))
-    yield driver
-    driver.quit()
-
-
-class Site:
-    """The test site in one browser, beside a TikTok that answers over HTTP."""
-
-    def __init__(
-        self, driver: webdriver.Chrome, url: str, simulator: Simulator, scratch: Path
-    ) -> None:
-        self.scratch = scratch
-        self.driver = driver
-        self.url = url
-        self.simulator = simulator
-
-    def log_in(self, username: str) -> None:
-        self.open("/admin/login/?next=/admin/")
-        self.driver.find_element(By.NAME, "username").send_keys(username)
-        self.driver.find_element(By.NAME, "password").send_keys("correct horse")
-        self.press("Log in")
-
-    def open(self, path: str) -> None:
-        self.driver.get(self.url + path)
-
-    def press(self, words: str) -> None:
-        """Press the button or link with these words."""
-        xpath = (
-            f"//button[normalize-space()='{words}'] | //input[@value='{words}'] | "
-            f"//a[normalize-space()='{words}']"
-        )
-        button = self.driver.find_element(By.XPATH, xpath)
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
-        self.driver.execute_script("window.isLeft = true")
-        button.click()
-        # Asking a page that is just being left is an error of one kind or another.
-        WebDriverWait(self.driver, 15, ignored_exceptions=[WebDriverException]).until(
-            lambda driver: driver.execute_script(
-                "return !window.isLeft && document.readyState === 'complete'"
-            )
-        )
-
-    @property
-    def text(self) -> str:
-        return self.driver.find_element(By.TAG_NAME, "body").text
-
-    @property
-    def path(self) -> str:
-        return self.driver.current_url.removeprefix(self.url)
-
-    def look(self, name: str) -> None:
-        """Check the page at desktop and phone width, light and dark, and take pictures."""
-        folder = Path(os.environ.get("SCREENSHOTS") or self.scratch)
-        for width, height in (DESKTOP, PHONE):
-            for scheme in ("light", "dark"):
-                self._show_as(width, height, scheme)
-                needed = self.driver.execute_script("return document.body.scrollWidth")
-                assert needed <= width, f"{name} does not fit into {width} pixels"
-                assert self.driver.save_screenshot(folder / f"{name}-{width}-{scheme}.png")
-        self._show_as(*DESKTOP, "light")
-
-    def _show_as(self, width: int, height: int, scheme: str) -> None:
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-
-    def complaints(self) -> list[Any]:
-        """What the console says; a favicon that is not there does not count."""
-        log = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
-        return [entry for entry in log if "favicon.ico" not in entry["message"]]
-
-
-@pytest.fixture
-def site(chromium: webdriver.Chrome, live_server: Any, tmp_path: Path) -> Iterator[Site]:
-    callback = f"{live_server.url}/tiktok/callback/"
-    simulator = Simulator(redirect_uris=[callback])
-    with (
-        simulator.serve() as tiktok,
-        override_settings(ALLOWED_HOSTS=["localhost"]),
-        override_tiktok(
-            SESSION_FACTORY_PATH=None,
-            REDIRECT_URI=None,
-            AUTHORIZATION_URL=f"{tiktok}/v2/auth/authorize",
-            API_BASE_URL=f"{tiktok}/open_api/v1.3",
-        ),
-    ):
-        simulator.configure(image_base_url=tiktok)
-        chromium.delete_all_cookies()
-        chromium.get_log("browser")  # type: ignore[no-untyped-call] # of the test before
-        yield Site(chromium, live_server.url, simulator, tmp_path)
-        chromium.get("about:blank")
 
 
 def test_connect_from_the_admin_and_land_on_the_account(site: Site) -> None:
@@ -251,4 +132,4 @@ def make_accounts_in_every_state(simulator: Simulator, owner: Any) -> None:
     rows = BusinessAccount.objects
     rows.filter(username="lena.draws").update(status=Status.REAUTHORIZATION_REQUIRED)
     services.disconnect_account(rows.get(username="tea_and_code"))
-    rows.filter(username="alpine_velo").update(open_id="_000MovedAndNotReadable")
+    make_unreadable(rows.get(username="alpine_velo"))

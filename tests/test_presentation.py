@@ -111,13 +111,6 @@ def test_picture_lies_over_the_initials_and_sends_no_referrer() -> None:
     assert f'HB<img src="{source}" alt="" loading="lazy" referrerpolicy="no-referrer">' in shown
 
 
-def test_scopes_are_escaped_and_none_give_nothing() -> None:
-    assert presentation.scope_list(["a", "<b>"]) == (
-        '<ul class="tiktok-scopes"><li><code>a</code></li><li><code>&lt;b&gt;</code></li></ul>'
-    )
-    assert presentation.scope_list([]) == ""
-
-
 @pytest.mark.parametrize(
     ("error", "expected"),
     [

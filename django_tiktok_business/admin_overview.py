@@ -1,0 +1,405 @@
+"""What stands above the list of accounts: how they fare, what the numbers do, and what is next.
+
+One query finds all figures, whatever the number of accounts; nothing is asked of TikTok.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.contrib.admin.views.main import ChangeList
+from django.core import checks
+from django.core.cache import caches
+from django.core.exceptions import EmptyResultSet
+from django.core.paginator import Paginator
+from django.db import connections
+from django.db.models import Count, Max, Min, Q
+from django.utils import timezone
+from django.utils.formats import number_format
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from . import conf
+from .exceptions import ConfigurationError
+from .models import (
+    BusinessAccount,
+    Health,
+    health_in_database,
+    overdue_condition,
+    warning_period,
+)
+from .presentation import figure, time_element
+
+if TYPE_CHECKING:
+    from django.core.checks import CheckMessage
+    from django.http import HttpRequest
+
+    from .models import BusinessAccountQuerySet
+
+    _Paginator = Paginator[BusinessAccount]
+else:  # not subscriptable at run time
+    _Paginator = Paginator
+
+__all__ = ["AccountChangeList", "AccountPaginator", "Figures", "Overview"]
+
+# To count 100,000 accounts takes longer than all the rest of the page: where there are so many, the
+# figures are kept for a moment, and the page says so. The list itself is always as it is.
+MANY_ACCOUNTS = 10_000
+KEPT_SECONDS = 15
+
+_MINUTES_OF_A_DAY = 1440
+_BAR = 100.0  # width of the bar, in its own units
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the database knows about all accounts that the list may show."""
+
+    counts: dict[str, int] = field(default_factory=dict)  # by `Health`
+    overdue: int = 0
+    next_expiry: datetime | None = None
+    last_refresh: datetime | None = None
+    next_consent_end: datetime | None = None
+    calls_today: int = 0
+
+    @classmethod
+    def of(cls, accounts: BusinessAccountQuerySet) -> Figures:
+        """Count, or take over what was counted a moment ago where the accounts are many."""
+        key = _cache_key(accounts)
+        kept = _cached("get", key)
+        if isinstance(kept, dict):
+            with suppress(TypeError, ValueError):  # of another version of this package
+                return cls.unpacked(kept)
+        figures = cls.counted(accounts)
+        if figures.kept_seconds:
+            _cached("set", key, figures.packed(), figures.kept_seconds)
+        return figures
+
+    def packed(self) -> dict[str, Any]:
+        """In a form that every cache takes, also one that writes JSON."""
+        return {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def unpacked(cls, kept: dict[str, Any]) -> Figures:
+        values: dict[str, Any] = {
+            name: datetime.fromisoformat(value) if isinstance(value, str) else value
+            for name, value in kept.items()
+        }
+        return cls(**values)
+
+    @classmethod
+    def counted(cls, accounts: BusinessAccountQuerySet) -> Figures:
+        """Ask the database: one pass over the accounts, which gives a row for each health.
+
+        TikTok counts calls by days in UTC and tells nobody how many are left. A counter of our own
+        would cost every call another way to the cache, which `ceiling` must not need, so what is
+        told here is the least that can be read from the rows: each account that was refreshed or
+        connected today was a call, and each profile that was synced.
+        """
+        query = accounts.query
+        if query.annotations or query.distinct:  # of a project's own admin: they would be grouped
+            rows = BusinessAccount.objects.using(accounts.db)
+            accounts = rows.filter(pk__in=accounts.order_by().values("pk"))
+        now = timezone.now()
+        midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        app_id = _setting("APP_ID", "")
+        active = Q(status=BusinessAccount.Status.ACTIVE)
+        groups: list[Any] = list(
+            accounts.order_by()
+            .values(health=health_in_database())
+            .annotate(
+                accounts=Count("pk"),
+                overdue=Count("pk", filter=overdue_condition(app_id)),
+                next_expiry=Min(
+                    "access_token_expires_at",
+                    filter=active & Q(access_token_expires_at__gt=now, app_id=app_id),
+                ),
+                last_refresh=Max("last_refreshed_at"),
+                next_consent_end=Min(
+                    "refresh_token_expires_at", filter=active & Q(refresh_token_expires_at__gt=now)
+                ),
+                refreshed=Count("pk", filter=Q(last_refreshed_at__gte=midnight)),
+                synced=Count("pk", filter=Q(profile_synced_at__gte=midnight)),
+            )
+        )
+
+        def known(name: str) -> list[datetime]:
+            return [group[name] for group in groups if group[name] is not None]
+
+        return cls(
+            counts={group["health"]: group["accounts"] for group in groups},
+            overdue=sum(group["overdue"] for group in groups),
+            next_expiry=min(known("next_expiry"), default=None),
+            last_refresh=max(known("last_refresh"), default=None),
+            next_consent_end=min(known("next_consent_end"), default=None),
+            calls_today=sum(group["refreshed"] + group["synced"] for group in groups),
+        )
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def kept_seconds(self) -> int:
+        return KEPT_SECONDS if self.total >= MANY_ACCOUNTS else 0
+
+
+def _cache_key(accounts: BusinessAccountQuerySet) -> str:
+    """Another one for other accounts, such as those of a user alone, and for other keys."""
+    try:
+        asked = str(accounts.order_by().without_tokens().query)
+    except EmptyResultSet:
+        asked = ""
+    database = connections[accounts.db].settings_dict["NAME"]
+    of = f"{accounts.db} {database} {warning_period()} {_setting('APP_ID', '')} {asked}"
+    return f"tiktok_business:overview:1:{hashlib.sha256(of.encode()).hexdigest()}"
+
+
+def _cached(method: str, *arguments: Any) -> Any:
+    """Call the cache; None when it fails: then the figures are counted each time."""
+    try:
+        return getattr(caches[_setting("CACHE_ALIAS", "default")], method)(*arguments)
+    except Exception:  # noqa: BLE001 -- each cache library has its own
+        return None
+
+
+def _setting(name: str, otherwise: Any) -> Any:
+    """A setting; what it is while the setting is wrong, which the checks report."""
+    try:
+        return getattr(conf, name)
+    except ConfigurationError:
+        return otherwise
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """The one thing to do: how urgent it is, what it is, and which accounts it is about."""
+
+    level: str  # "error", "warning" or "success"
+    text: str
+    query: str = ""  # of the list with these accounts
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many accounts are of one health, and their part of the bar."""
+
+    health: Health
+    count: int
+    begin: str
+    width: str
+    is_chosen: bool
+
+    @property
+    def shown(self) -> str:
+        return figure(self.count)
+
+
+class Overview:
+    """The header of the list, for whoever looks at it."""
+
+    def __init__(self, figures: Figures, chosen_health: str = "") -> None:
+        self.figures = figures
+        self._chosen_health = chosen_health
+
+    @property
+    def total(self) -> int:
+        return self.figures.total
+
+    @property
+    def total_shown(self) -> str:
+        return figure(self.total)
+
+    @cached_property
+    def findings(self) -> list[CheckMessage]:
+        """What the system checks have found in the settings, the worst first; no secret is in it.
+
+        As `tiktok_doctor` does it: what only a deployed site has to mind waits for DEBUG to be off.
+        """
+        found = checks.run_checks(
+            tags=["tiktok_business"], include_deployment_checks=not settings.DEBUG
+        )
+        return sorted(
+            (message for message in found if not message.is_silenced()),
+            key=lambda message: -message.level,
+        )
+
+    @property
+    def errors(self) -> list[CheckMessage]:
+        return [message for message in self.findings if message.level >= checks.ERROR]
+
+    @cached_property
+    def tallies(self) -> list[Tally]:
+        """For each health, from good to bad."""
+        tallies, begin = [], 0.0
+        for health in reversed(Health):
+            count = self.figures.counts.get(health, 0)
+            width = _BAR * count / self.total if self.total else 0.0
+            tallies.append(
+                Tally(
+                    *(health, count, f"{begin:.3f}", f"{width:.3f}"),
+                    is_chosen=health == self._chosen_health,
+                )
+            )
+            begin += width
+        return tallies
+
+    @property
+    def next_expiry(self) -> str:
+        return time_element(self.figures.next_expiry, unknown=_("none"))
+
+    @property
+    def last_refresh(self) -> str:
+        return time_element(self.figures.last_refresh, unknown=_("never"))
+
+    @property
+    def next_consent_end(self) -> str:
+        return time_element(self.figures.next_consent_end, unknown=_("none"))
+
+    @property
+    def overdue_shown(self) -> str:
+        return figure(self.figures.overdue)
+
+    @property
+    def ending_shown(self) -> str:
+        return figure(self.figures.counts.get(Health.EXPIRES_SOON, 0))
+
+    @property
+    def is_configured(self) -> bool:
+        return not self.errors
+
+    @property
+    def warning_days(self) -> int:
+        return warning_period().days
+
+    @property
+    def calls_today(self) -> str:
+        return figure(self.figures.calls_today)
+
+    @property
+    def calls_a_day(self) -> int:
+        """What a day allows; 0 when REQUESTS_PER_MINUTE sets no ceiling.
+
+        Its default makes the 864,000 calls a day of TikTok's basic level ("Rate limits", TikTok API
+        for Business, 2026-08-13).
+        """
+        return int(_setting("REQUESTS_PER_MINUTE", 0)) * _MINUTES_OF_A_DAY
+
+    @property
+    def calls_a_day_shown(self) -> str:
+        return figure(self.calls_a_day)
+
+    @property
+    def calls_share(self) -> str:
+        """How long the bar of today's calls is; what there is can be seen, however little."""
+        least = 1 if self.figures.calls_today else 0
+        return f"{min(max(self._calls_in_percent, least), 100):.3f}"
+
+    @property
+    def calls_percent(self) -> str:
+        percent = self._calls_in_percent
+        if 0 < percent < 0.1:
+            return _("less than %(share)s") % {"share": _percent(0.1)}
+        return _percent(percent)
+
+    @property
+    def _calls_in_percent(self) -> float:
+        return 100 * self.figures.calls_today / self.calls_a_day
+
+    @property
+    def next_step(self) -> NextStep:
+        counts = self.figures.counts
+        if self.errors:
+            return NextStep("error", _("The settings of the app have to be corrected first."))
+        if count := counts.get(Health.UNDECRYPTABLE, 0):
+            text = ngettext(
+                "The tokens of %(count)s account cannot be decrypted: put the missing key back "
+                "into ENCRYPTION_KEYS, or have it connected again.",
+                "The tokens of %(count)s accounts cannot be decrypted: put the missing key back "
+                "into ENCRYPTION_KEYS, or have them connected again.",
+                count,
+            )
+            return _about(count, text, Health.UNDECRYPTABLE, "error")
+        if count := counts.get(Health.RECONNECT_NEEDED, 0):
+            text = ngettext(
+                "%(count)s account needs reconnecting.",
+                "%(count)s accounts need reconnecting.",
+                count,
+            )
+            return _about(count, text, Health.RECONNECT_NEEDED, "error")
+        if count := self.figures.overdue:
+            text = ngettext(
+                "%(count)s access token ended over an hour ago: “manage.py refresh_tokens” has "
+                "not run. Add it to cron.",
+                "%(count)s access tokens ended over an hour ago: “manage.py refresh_tokens” has "
+                "not run. Add it to cron.",
+                count,
+            )
+            return NextStep("error", text % {"count": figure(count)}, "?refresh=overdue")
+        return self._next_without_haste()
+
+    def _next_without_haste(self) -> NextStep:
+        counts = self.figures.counts
+        if count := counts.get(Health.EXPIRES_SOON, 0):
+            text = ngettext(
+                "The yearly consent of %(count)s account ends soon: have it reconnected before.",
+                "The yearly consent of %(count)s accounts ends soon: have them reconnected before.",
+                count,
+            )
+            return _about(count, text, Health.EXPIRES_SOON, "warning")
+        if count := counts.get(Health.RETRYING, 0):
+            text = ngettext(
+                "%(count)s account could not be refreshed and is tried again by itself.",
+                "%(count)s accounts could not be refreshed and are tried again by themselves.",
+                count,
+            )
+            return _about(count, text, Health.RETRYING, "warning")
+        return NextStep("success", _("Nothing to do."))
+
+
+def _about(count: int, text: str, health: Health, level: str) -> NextStep:
+    return NextStep(level, text % {"count": figure(count)}, f"?health={health.value}")
+
+
+def _percent(value: float) -> str:
+    return f"{number_format(value, 1 if 0 < value < 10 else 0)}\u00a0%"
+
+
+class AccountPaginator(_Paginator):
+    """Does not count what the overview has counted already."""
+
+    @cached_property
+    def count(self) -> int:
+        known: int | None = getattr(self.object_list, "known_count", None)
+        return super().count if known is None else known
+
+
+class AccountChangeList(ChangeList):
+    """The list without tokens, and with an overview where people look at it: not in a popup."""
+
+    overview: Overview | None = None
+
+    def get_results(self, request: HttpRequest) -> None:
+        if request.method in ("GET", "HEAD") and not self.is_popup:
+            root: Any = self.root_queryset
+            figures = Figures.of(root)
+            self.overview = Overview(figures, self.params.get("health", ""))
+            queryset: Any = self.queryset
+            if queryset.query.where == root.query.where:
+                queryset.known_count = figures.total
+        super().get_results(request)
+        self.result_list = self.result_list.without_tokens()
+        if self.overview is not None:
+            # Known at no cost, so it is told although the admin was told not to count for it.
+            self.show_full_result_count = True
+            self.full_result_count = self.overview.total
+            self.show_admin_actions = self.overview.total > 0

@@ -1,0 +1,343 @@
+"""The life line of a connection: what is noted, how little of it, and that it never matters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from django_tiktok_business import events, services
+from django_tiktok_business.exceptions import (
+    AppConfigurationError,
+    ReauthorizationRequired,
+    RetryableError,
+    TikTokBusinessError,
+)
+from django_tiktok_business.history import ConnectionEvent
+from django_tiktok_business.models import BusinessAccount
+from django_tiktok_business.simulator import Simulator
+from tests.factories import connect, make_account, make_user
+from tests.simulated import REDIRECT_URI
+from tests.utils import meanwhile, override_tiktok, running_simulator
+from tests.visits import come_back, failing, value_in
+
+Kind = ConnectionEvent.Kind
+REFRESH = "/tt_user/oauth2/refresh_token/"
+EVENTS = "tiktok_business_connectionevent"
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    with running_simulator(strict=True) as simulator, override_tiktok(MAX_ATTEMPTS=1):
+        yield simulator
+
+
+def noted(account: BusinessAccount) -> list[tuple[str, int]]:
+    """What happened and how often, the oldest first."""
+    return list(account.events.order_by("pk").values_list("kind", "count"))
+
+
+def consent(simulator: Simulator, user: Any, scope: str) -> BusinessAccount:
+    url = (
+        "https://www.tiktok.com/v2/auth/authorize?client_key=7000000000000000001"
+        f"&scope={scope}&response_type=code&redirect_uri={REDIRECT_URI}&state=x"
+    )
+    code = value_in(come_back(simulator, url), "code")
+    return services.connect_account(user, code=code, redirect_uri=REDIRECT_URI)
+
+
+def fail(account: BusinessAccount, simulator: Simulator, code: int = 50000) -> None:
+    simulator.fail_next("code", code=code, message="System error", path=REFRESH)
+    with pytest.raises(TikTokBusinessError):
+        services.refresh_account(account)
+
+
+def test_connecting_refreshing_and_disconnecting_are_noted(simulator: Simulator) -> None:
+    user = make_user()
+    account = consent(simulator, user, "user.info.basic,video.list")
+    services.refresh_account(account)
+    services.refresh_account(account)
+    consent(simulator, user, "user.info.basic,video.list")
+    consent(simulator, user, "user.info.basic,user.info.stats")
+    services.disconnect_account(BusinessAccount.objects.get())
+    assert noted(account) == [
+        ("connected", 1),
+        ("refreshed", 2),
+        ("reconnected", 2),
+        ("scopes_changed", 1),
+        ("disconnected", 1),
+    ]
+    event = account.events.get(kind=Kind.SCOPES_CHANGED)
+    assert (event.scopes_added, event.scopes_removed) == (["user.info.stats"], ["video.list"])
+    refreshed = account.events.get(kind=Kind.REFRESHED)
+    assert refreshed.at < refreshed.last_at
+    assert str(refreshed) == "refreshed"
+
+
+def test_failures_are_noted_with_code_words_and_request_id(simulator: Simulator) -> None:
+    account = connect(simulator)
+    fail(account, simulator)
+    fail(account, simulator)
+    fail(account, simulator, 60001)
+    services.refresh_account(account)
+    fail(account, simulator)
+    assert noted(account) == [("failed", 2), ("failed", 1), ("refreshed", 1), ("failed", 1)]
+    account.refresh_from_db()
+    event = account.events.latest("pk")
+    assert (event.code, event.message) == (50000, "System error")
+    assert event.request_id == account.last_error_request_id != ""
+
+
+def test_rejection_is_noted_once(simulator: Simulator) -> None:
+    account = connect(simulator)
+    simulator.revoke_grant(account.open_id)
+    with pytest.raises(ReauthorizationRequired):
+        services.refresh_account(account)
+    account.refresh_from_db()
+    with pytest.raises(ReauthorizationRequired):
+        services.get_access_token(account)
+    event = account.events.get()
+    assert (event.kind, event.code) == ("rejected", 40107)
+
+
+def test_rate_limit_and_wrong_app_are_nothing_that_happened_to_the_account(
+    simulator: Simulator,
+) -> None:
+    account = connect(simulator)
+    fail(account, simulator, 40113)
+    fail(account, simulator, 40100)
+    assert noted(account) == []
+
+
+def test_unreadable_token_and_unconfirmed_end_say_why(simulator: Simulator) -> None:
+    account = connect(simulator)
+    with override_tiktok(ENCRYPTION_KEYS=["another-key-0123456789-0123456789-abcdef"]):
+        with pytest.raises(TikTokBusinessError):
+            services.refresh_account(BusinessAccount.objects.get())
+        services.disconnect_account(BusinessAccount.objects.get())
+    failed, ended = account.events.order_by("pk")
+    assert (failed.kind, failed.code) == ("failed", None)
+    assert "cannot be decrypted" in failed.message
+    assert (ended.kind, "cannot be decrypted" in ended.message) == ("disconnected", True)
+
+
+def test_scopes_that_a_sync_finds_changed_are_noted(simulator: Simulator) -> None:
+    account = connect(simulator, scopes=["user.info.basic", "user.info.stats", "video.gone"])
+    simulator.fail_next("code", code=40001, path="/business/get/")
+    services.sync_profile(account)
+    services.sync_profile(account)
+    event = account.events.get()
+    assert event.kind == Kind.SCOPES_CHANGED
+    assert event.scopes_removed == ["video.gone"]
+
+
+@pytest.mark.databases("postgresql", "mysql")
+def test_f13_what_tiktok_did_is_noted_though_the_caller_takes_its_own_work_back(
+    simulator: Simulator,
+) -> None:
+    account = connect(simulator)
+    with transaction.atomic():
+        services.refresh_account(account)
+        transaction.set_rollback(True)
+    assert noted(account) == [("refreshed", 1)]
+
+
+def test_what_is_rolled_back_is_not_noted(simulator: Simulator) -> None:
+    account = connect(simulator, scopes=["user.info.basic", "video.gone"])
+    simulator.fail_next("code", code=40001, path="/business/get/")
+    with transaction.atomic():
+        services.sync_profile(account)
+        transaction.set_rollback(True)
+    assert noted(account) == []
+
+
+# Little of it
+
+
+def test_batch_notes_its_events_with_few_statements(simulator: Simulator) -> None:
+    for number in range(100):
+        connect(simulator, f"account_{number}")
+    with CaptureQueriesContext(connection) as queries:
+        services.refresh_due_accounts(within=timedelta(days=2))
+    assert ConnectionEvent.objects.filter(kind=Kind.REFRESHED, count=1).count() == 100
+    statements = [query["sql"] for query in queries if EVENTS in query["sql"]]
+    assert len(statements) <= 2 * 5, "for 64 events, and for the other 36"
+    with CaptureQueriesContext(connection) as queries:
+        services.refresh_due_accounts(within=timedelta(days=2))
+    assert ConnectionEvent.objects.filter(kind=Kind.REFRESHED, count=2).count() == 100
+    statements = [query["sql"] for query in queries if EVENTS in query["sql"]]
+    assert len(statements) <= 2 * 2
+
+
+def test_batch_that_fails_notes_what_it_has_done(simulator: Simulator) -> None:
+    account = connect(simulator)
+
+    def complain(result: services.RefreshResult) -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        services.refresh_due_accounts(within=timedelta(days=2), on_result=complain)
+    assert noted(account) == [("refreshed", 1)]
+
+
+def test_several_events_of_one_account_in_one_batch() -> None:
+    account = make_account()
+    error = RetryableError("later")
+    with events.collected("default"), events.collected("default"):
+        for kind in (Kind.REFRESHED, Kind.REFRESHED, Kind.FAILED, Kind.FAILED, Kind.REFRESHED):
+            events.record(account, kind, "default", error=error if kind == Kind.FAILED else None)
+        assert noted(account) == []
+    assert noted(account) == [("refreshed", 2), ("failed", 2), ("refreshed", 1)]
+    with events.collected("default"):
+        for _ in range(3):
+            events.record(account, Kind.REFRESHED, "default")
+    assert noted(account)[-1] == ("refreshed", 4)
+
+
+def test_old_events_are_forgotten_when_new_ones_are_noted() -> None:
+    account, other = make_account(), make_account(open_id="other")
+    for each in (account, other):
+        events.record(each, Kind.CONNECTED, "default")
+    ConnectionEvent.objects.update(last_at=timezone.now() - timedelta(days=91))
+    events.record(account, Kind.REFRESHED, "default")
+    assert noted(account) == [("connected", 1), ("refreshed", 1)]
+    events.record(account, Kind.DISCONNECTED, "default")
+    assert noted(account) == [("refreshed", 1), ("disconnected", 1)]
+    assert noted(other) == [("connected", 1)]
+
+
+def test_number_of_events_of_an_account_is_bounded() -> None:
+    account = make_account()
+    with override_tiktok(EVENTS_KEPT_PER_ACCOUNT=3):
+        for code in range(5):
+            events.record(
+                account, Kind.FAILED, "default", error=AppConfigurationError("", code=code)
+            )
+    assert list(account.events.order_by("pk").values_list("code", flat=True)) == [2, 3, 4]
+
+
+def test_nothing_is_noted_when_nothing_is_to_be_kept(simulator: Simulator) -> None:
+    account = connect(simulator)
+    with override_tiktok(EVENTS_KEPT_PER_ACCOUNT=0):
+        services.refresh_account(account)
+    assert noted(account) == []
+
+
+# It never matters
+
+
+def test_f02_events_that_cannot_be_written_cost_no_token(
+    simulator: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    account = connect(simulator)
+    with failing(EVENTS):
+        services.refresh_account(account)
+    assert "Events were not written down: DataError" in caplog.text
+    account.refresh_from_db()
+    assert simulator.live_tokens(account.open_id) == (account.access_token, account.refresh_token)
+
+
+def test_f14_batch_goes_on_without_its_events(
+    simulator: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(3):
+        connect(simulator, f"account_{number}")
+    with failing(EVENTS):
+        report = services.refresh_due_accounts(within=timedelta(days=2))
+    assert report.refreshed == 3
+    assert caplog.text.count("Events were not written down") == 1
+
+
+def test_wrong_setting_costs_the_events_alone(simulator: Simulator) -> None:
+    account = connect(simulator)
+    with override_tiktok(EVENTS_KEPT_DAYS="many"):
+        services.refresh_account(account)
+    assert noted(account) == []
+    assert account.last_refreshed_at is not None
+
+
+def test_account_that_is_deleted_meanwhile_costs_the_others_no_event(simulator: Simulator) -> None:
+    kept, gone = connect(simulator), connect(simulator, "galaxy_gadgets")
+    with events.collected("default"):
+        events.record(kept, Kind.REFRESHED, "default")
+        events.record(gone, Kind.REFRESHED, "default")
+        BusinessAccount.objects.filter(pk=gone.pk).delete()
+    assert noted(kept) == [("refreshed", 1)]
+    assert ConnectionEvent.objects.count() == 1
+
+
+def test_events_go_with_their_account(simulator: Simulator) -> None:
+    account = connect(simulator)
+    meanwhile(lambda: None)
+    services.refresh_account(account)
+    account.delete()
+    assert not ConnectionEvent.objects.exists()
+
+
+@pytest.mark.databases("postgresql", "mysql")
+def test_row_that_somebody_has_locked_holds_nobody_up_for_long(simulator: Simulator) -> None:
+    """A locked event is waited for no longer than any other row."""
+    account = connect(simulator)
+    services.refresh_account(account)
+    other = connection.copy()
+    try:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            cursor.execute(f"SELECT id FROM {EVENTS} FOR UPDATE")
+        services.refresh_account(account)
+    finally:
+        other.rollback()
+        other.close()
+    assert noted(account) == [("refreshed", 1)]
+    services.refresh_account(account)
+    assert noted(account) == [("refreshed", 2)]
+
+
+def test_f34_no_event_holds_a_token(simulator: Simulator) -> None:
+    account = connect(simulator)
+    token = account.refresh_token
+    simulator.fail_next("code", code=50000, message=f"Bad token {token}", path=REFRESH)
+    with pytest.raises(RetryableError):
+        services.refresh_account(account)
+    assert account.events.get().message == "Bad token <secret>"
+
+
+def test_events_that_others_forget_meanwhile_are_no_trouble() -> None:
+    """Counted, and gone before the oldest that is kept is looked up."""
+    account = make_account()
+    others: list[None] = []
+
+    def forget(run: Any, sql: str, *arguments: Any) -> Any:
+        result = run(sql, *arguments)
+        if "HAVING" in sql and not others:
+            others.append(None)
+            ConnectionEvent.objects.all().delete()
+        return result
+
+    with override_tiktok(EVENTS_KEPT_PER_ACCOUNT=1):
+        events.record(account, Kind.CONNECTED, "default")
+        with connection.execute_wrapper(forget):
+            events.record(account, Kind.DISCONNECTED, "default")
+    assert others == [None]
+    assert noted(account) == []
+
+
+def test_refresh_that_somebody_waits_for_is_no_event_and_its_failure_is(
+    simulator: Simulator,
+) -> None:
+    account = connect(simulator, access_token_expires_at=timezone.now())
+    services.get_access_token(account)
+    assert noted(account) == []
+    account.access_token_expires_at = timezone.now()
+    BusinessAccount.objects.update(access_token_expires_at=timezone.now())
+    simulator.fail_next("code", code=50000, path=REFRESH)
+    with pytest.raises(RetryableError):
+        services.get_access_token(account)
+    assert noted(account) == [("failed", 1)]
