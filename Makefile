@@ -3,12 +3,20 @@
 #   make demo [ONCE=1] [PORT=8000]   the example project against the simulator
 #   make test                        the whole suite on SQLite, and on PostgreSQL and MariaDB when
 #                                    TEST_POSTGRES_URL and TEST_MARIADB_URL are set
-#   make lint                        format, lint and types
+#   make fuzz                        the property tests, on many thousands of cases: a quarter of an
+#                                    hour, on SQLite
+#   make lint                        format, lint, security rules, types, and an audit of known holes
+#   make messages                    the catalogues of translations, from the texts in the sources
+#   make screenshots                 docs/screenshots/, of which README shows some; takes Chromium
+#   make bench [ARGS="--only 3"]     what the package costs, into benchmarks/RESULTS.md: about a
+#                                    quarter of an hour, on PostgreSQL (DATABASE_URL) and Redis
 #   make matrix                      every supported Python and Django, from the built wheel
 #
-# PYTHON=python3.12 picks the interpreter; ARGS="-k callback" is passed on to pytest.
+# PYTHON=python3.12 picks the interpreter; ARGS="-k callback" is passed on to pytest. What runs side
+# by side is shown when it has ended; JOBS=1 runs one thing after the other, as pytest's --pdb needs.
 
 PYTHON ?= python3
+JOBS ?= 3
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet
@@ -18,41 +26,72 @@ BROWSER := $(if $(filter off,$(TEST_BROWSER)),,$(or $(filter required,$(TEST_BRO
 # Some branches exist for one database only, so that no smaller run can reach 100 %.
 WHOLE := $(and $(TEST_POSTGRES_URL),$(TEST_MARIADB_URL),$(BROWSER),$(if $(ARGS),,all))
 STRICT := -W error::DeprecationWarning -W error::PendingDeprecationWarning -W error::ResourceWarning
-SUITE := PYTHONDEVMODE=1 $(RUN) $(STRICT) -m coverage run -m pytest $(ARGS)
+SUITE := $(RUN) $(STRICT) -m coverage run -m pytest $(ARGS)
 
-.PHONY: demo test lint matrix clean FORCE
+.PHONY: demo test fuzz lint messages screenshots bench matrix clean FORCE
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/.runtime
 	$(RUN) example_project/demo.py $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port $(PORT))
 
+# A suite waits most of its time: for a pause, a lock, a process. So the suites run side by side, and
+# each is one process, in which no test ever runs beside another one. What loads the machine runs on
+# PostgreSQL and MariaDB; on SQLite it does in a run without them, and in tox.
+SUITES := sqlite $(if $(TEST_POSTGRES_URL),postgres) $(if $(TEST_MARIADB_URL),mariadb)
+ALONE := $(or $(filter 1,$(JOBS)),$(filter 1,$(words $(SUITES))))
+
 test: $(VENV)/.test $(if $(TEST_POSTGRES_URL),$(VENV)/.postgres) $(if $(TEST_MARIADB_URL),$(VENV)/.mariadb)
 	@$(RUN) -m coverage erase
-	@echo "== SQLite$(if $(BROWSER),, (Chromium tests not run: TEST_BROWSER=off or no chromium on the PATH))"
-	env -u DATABASE_URL $(SUITE)
-ifneq ($(TEST_POSTGRES_URL),)
-	@echo "== PostgreSQL"
-	@DATABASE_URL="$$TEST_POSTGRES_URL" TEST_BROWSER=off $(SUITE)
-else
+	@echo "== Suites: $(SUITES)$(if $(ALONE),, (side by side, each shown when it has ended; JOBS=1 shows them as they run))"
+ifeq ($(TEST_POSTGRES_URL),)
 	@echo "== PostgreSQL: not run, TEST_POSTGRES_URL is not set (postgres://user:password@127.0.0.1:5432/test)"
 endif
-ifneq ($(TEST_MARIADB_URL),)
-	@echo "== MariaDB"
-	@DATABASE_URL="$$TEST_MARIADB_URL" TEST_BROWSER=off $(SUITE)
-else
+ifeq ($(TEST_MARIADB_URL),)
 	@echo "== MariaDB: not run, TEST_MARIADB_URL is not set (mysql://user:password@127.0.0.1:3306/test)"
 endif
+	@$(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) $(if $(ALONE),,--output-sync) $(SUITES:%=.suite-%)
 	@echo "== Coverage$(if $(WHOLE),, (not judged: only a run on all three databases with Chromium can be complete))"
 	@$(RUN) -m coverage combine --quiet
 	@$(RUN) -m coverage report $(if $(WHOLE),,--fail-under=0)
+
+.PHONY: $(SUITES:%=.suite-%)
+.suite-sqlite:
+	@echo "== SQLite$(if $(BROWSER),, (Chromium tests not run: TEST_BROWSER=off or no chromium on the PATH))"
+	env -u DATABASE_URL PYTHONDEVMODE=1 $(if $(WHOLE),TEST_HEAVY=elsewhere) $(SUITE)
+
+.suite-postgres:
+	@echo "== PostgreSQL"
+	@DATABASE_URL="$$TEST_POSTGRES_URL" TEST_BROWSER=off $(SUITE)
+
+.suite-mariadb:
+	@echo "== MariaDB"
+	@DATABASE_URL="$$TEST_MARIADB_URL" TEST_BROWSER=off $(SUITE)
+
+fuzz: $(VENV)/.test
+	env -u DATABASE_URL TEST_HYPOTHESIS=nightly $(RUN) $(STRICT) -m pytest $(ARGS) $(wildcard tests/test_hostile_*.py)
 
 lint: $(VENV)/.lint
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+	$(RUN) -m compileall -q django_tiktok_business tests example_project benchmarks
+	@# Without a network there is nothing to ask: the second command says so.
+	-@$(RUN) -m pip_audit --format json --progress-spinner off --timeout 5 2>/dev/null > $(VENV)/audit.json
+	$(RUN) -m tests.audit < $(VENV)/audit.json
+
+# Takes GNU gettext. New texts come out untranslated, and changed ones marked as doubtful.
+messages: $(VENV)/.runtime
+	cd django_tiktok_business && ../$(RUN) -m django makemessages --all --no-location --no-wrap --no-obsolete
+	for po in django_tiktok_business/locale/*/LC_MESSAGES/django.po; do msgfmt --check -o "$${po%.po}.mo" "$$po" || exit 1; done
+
+screenshots: $(VENV)/.test
+	SCREENSHOTS=docs/screenshots $(RUN) -m pytest tests/test_screenshots.py
+
+bench: $(VENV)/.bench
+	$(RUN) -m benchmarks $(ARGS)
 
 matrix: $(VENV)/.tox
-	$(RUN) -m tox run --result-json .tox/result.json $(if $(ENVS),-e $(ENVS))
+	$(RUN) -m tox run-parallel --parallel $(JOBS) --parallel-no-spinner --result-json .tox/result.json $(if $(ENVS),-e $(ENVS))
 
 clean:
 	rm -rf $(VENV) .tox .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* build dist *.egg-info
@@ -86,6 +125,10 @@ $(VENV)/.lint: $(VENV)/.test tests/requirements-lint.txt
 
 $(VENV)/.postgres: $(VENV)/.test tests/requirements-postgres.txt
 	$(PIP) -r tests/requirements-postgres.txt
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.postgres tests/requirements-bench.txt
+	$(PIP) -r tests/requirements-bench.txt
 	@touch $@
 
 $(VENV)/.mariadb: $(VENV)/.test tests/requirements-mariadb.txt

@@ -38,6 +38,15 @@ ADMIN_OF_ACCOUNTS = "/admin/tiktok_business/businessaccount/"
 APP_ID = "7000000000000000001"
 SHORT_LIFE_SECONDS = 1200  # due for a refresh, but long enough for reading the profile
 DAY_SECONDS = 86_400
+TOKENS = ("access_token", "refresh_token")
+EVERY_STATE = (
+    "healthy",
+    "expires soon",
+    "retrying",
+    "cannot decrypt",
+    "reconnect needed",
+    "revoked",
+)
 PATIENCE_SECONDS = 30  # for a server to start or to answer
 
 
@@ -98,6 +107,7 @@ class Demo:
         self.refresh()
         self.lose_consent()
         self.show_stored_token()
+        self.every_state()
 
     def prepare(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -135,6 +145,13 @@ class Demo:
 
     def connect(self, username: str) -> None:
         """Connect one of the simulator's accounts, as a person does in a browser."""
+        row = self.connected(username)
+        self.say(
+            f"Connected {row['display_name']} (@{username}, {row['followers_count']:,} followers), "
+            f"access token good for {_left(row)}"
+        )
+
+    def connected(self, username: str) -> Mapping[str, Any]:
         page = self.at_tiktok()
         page = self.browser.submit(
             page, "/_simulator/consent", account=username, decision="approve"
@@ -142,10 +159,7 @@ class Demo:
         row = self.row(username)
         if row is None or urlsplit(page.url).path != f"{ADMIN_OF_ACCOUNTS}{row['id']}/change/":
             raise DemoError(f'Connecting {username} ended on the page "{page.heading}".')
-        self.say(
-            f"Connected {row['display_name']} (@{username}, {row['followers_count']:,} followers), "
-            f"access token good for {_left(row)}"
-        )
+        return row
 
     def deny(self) -> None:
         known = self.accounts()
@@ -186,6 +200,43 @@ class Demo:
         if not stored.startswith("ttb1:"):
             raise DemoError("The access token in the database is not encrypted.")
         self.say(f"In the database an access token reads {stored[:40]}...")
+
+    def every_state(self) -> None:
+        """Connect more accounts and bring them into the states that are still missing."""
+        self.say("More accounts, so that the admin shows every state of health:")
+        self.simulate("settings", refresh_token_lifetime_seconds=12 * DAY_SECONDS)
+        self.connected("mika_bakes")
+        self.remark("@mika_bakes: its consent ends in 12 days")
+        self.simulate("settings", refresh_token_lifetime_seconds=365 * DAY_SECONDS)
+
+        row = self.connected("lena.draws")
+        self.simulate("faults", fault="code", code=50000, path="/refresh_token/", times=None)
+        self.manage("refresh_tokens", "--account", row["open_id"], exit_status=1)
+        self.simulate("faults", clear=True)
+        self.remark("@lena.draws: TikTok had a fault, so it is tried again")
+
+        row = self.connected("tea_and_code")
+        path = f"/tiktok/{row['id']}/disconnect/"
+        self.browser.submit(self.browser.get(f"{self.web}{path}"), path)
+        self.remark("@tea_and_code: disconnected")
+
+        row = self.row("galaxy.gadgets") or {}
+        with closing(sqlite3.connect(self.database, timeout=PATIENCE_SECONDS)) as connection:
+            connection.execute(
+                "UPDATE tiktok_business_businessaccount SET access_token = ?, refresh_token = ? "
+                "WHERE id = ?",
+                (
+                    *("ttb1:00000000:" + row[name].rpartition(":")[2] for name in TOKENS),
+                    row["id"],
+                ),
+            )
+            connection.commit()
+        self.remark("@galaxy.gadgets: encrypted under a key that is gone")
+
+        page = self.browser.get(f"{self.web}{ADMIN_OF_ACCOUNTS}")
+        missing = [state for state in EVERY_STATE if f">{state}</span>" not in page.text]
+        if missing:
+            raise DemoError(f"The admin does not show {', '.join(missing)}.")
 
     def invite(self) -> None:
         user, password = LOGIN

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import django
 import environ
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +35,8 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    # Django 6.0 and later; sends nothing until a test sets SECURE_CSP.
+    *(["django.middleware.csp.ContentSecurityPolicyMiddleware"] if django.VERSION >= (6,) else []),
 ]
 TEMPLATES = [
     {
@@ -69,5 +72,6 @@ TIKTOK_BUSINESS: dict[str, Any] = {
     "APP_SECRET": "simulator-app-secret-not-real",
     "ENCRYPTION_KEYS": ["test-only-Zr8vN2kXq5TgWb9YhJ4mLc7PdFs3RuEa"],
     "REDIRECT_URI": "https://testserver.example/tiktok/callback/",
+    "REQUESTS_PER_MINUTE": 0,  # what is about the ceiling sets one
     "SESSION_FACTORY_PATH": "tests.utils.simulator_session",
 }

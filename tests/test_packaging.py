@@ -66,7 +66,7 @@ def test_wheel_holds_every_file_of_the_package(wheel_contents: set[str]) -> None
     ours = {
         path.relative_to(ROOT).as_posix()
         for path in PACKAGE.rglob("*")
-        if path.is_file() and path.suffix != ".pyc"
+        if path.is_file() and "__pycache__" not in path.parts
     }
     assert {name for name in wheel_contents if ".dist-info/" not in name} == ours
     assert f"{PACKAGE.name}/py.typed" in ours

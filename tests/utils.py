@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import tempfile
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
+from django.core.cache import cache
 from django.db import connection, connections
 from django.test import override_settings
 
+from django_tiktok_business import ceiling
 from django_tiktok_business.simulator import Simulator
 
 if TYPE_CHECKING:
@@ -58,6 +64,12 @@ def next_statement(start: str, error: BaseException) -> AbstractContextManager[C
     return wrapped()
 
 
+def forget_ceilings() -> None:
+    """Let no pause that TikTok asked for, and no slot that is taken, be known any more."""
+    ceiling.shared_ceiling.cache_clear()
+    cache.clear()
+
+
 def wait_for_savers() -> None:
     """Until no thread is left that saves what could not be saved at once."""
     for thread in threading.enumerate():
@@ -75,6 +87,17 @@ def running_simulator(**options: Any) -> Iterator[Simulator]:
         yield simulator
     finally:
         _current.remove(simulator)
+
+
+@contextmanager
+def only_one_suite(name: str) -> Iterator[None]:
+    """Wait until no other suite of this user, on any database or version, is inside this block."""
+    path = Path(tempfile.gettempdir(), f"django_tiktok_business-{name}-{os.getuid()}.lock")
+    with path.open("w", encoding="utf-8") as file:
+        fcntl.flock(
+            file, fcntl.LOCK_EX
+        )  # given back with the file, also when the process is killed
+        yield
 
 
 def override_tiktok(**keys: Any) -> override_settings:
