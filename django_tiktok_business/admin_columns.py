@@ -168,7 +168,8 @@ class _AccountColumn:
     def __call__(self, account: BusinessAccount) -> str:
         before, behind = self._url
         return format_html(
-            '<span class="tiktok-account">{}<span><a href="{}{}{}">{}</a>{}</span></span>',
+            '<span class="tiktok-account">{}<span><a href="{}{}{}"><bdi>{}</bdi></a>{}</span>'
+            "</span>",
             picture(account),
             before,
             account.pk,
@@ -183,7 +184,8 @@ def _handle(account: BusinessAccount) -> str:
     if not account.profile_link:
         return ""
     return format_html(
-        '<a class="tiktok-handle" href="{}" target="_blank" rel="noopener noreferrer">{}</a>',
+        '<a class="tiktok-handle" href="{}" target="_blank" rel="noopener noreferrer">'
+        "<bdi>{}</bdi></a>",
         account.profile_link,
         account.handle or _("profile"),
     )

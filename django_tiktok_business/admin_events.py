@@ -42,7 +42,7 @@ class _Echo:
 @admin.register(ConnectionEvent)
 class ConnectionEventAdmin(_ModelAdmin):
     actions = ("export_csv",)
-    list_display = ("last_at", "account", "kind", "count", "code", "message", "request_id")
+    list_display = ("last_at", "kind", "label", "count", "code", "message", "request_id")
     list_filter = ("kind", "last_at")
     list_select_related = ("account",)
     list_per_page = 50
@@ -65,6 +65,10 @@ class ConnectionEventAdmin(_ModelAdmin):
         own = [field.name for field in ConnectionEvent._meta.concrete_fields]
         of_account = [f"account__{name}" for name in _SHOWN_OF_ACCOUNT]
         return super().get_queryset(request).only(*own, *of_account)
+
+    @admin.display(description=gettext_lazy("account"), ordering="account")
+    def label(self, event: ConnectionEvent) -> str:
+        return event.account.label
 
     @admin.action(description=gettext_lazy("Export selected events as CSV"), permissions=["view"])
     def export_csv(
