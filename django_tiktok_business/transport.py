@@ -7,8 +7,10 @@ of the names of the exceptions alone, with no cause and no context.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from io import BytesIO
@@ -75,6 +77,7 @@ class Transport:
         """Send a request; an error is returned. Only what the session factory raises is raised."""
         if self._session is None:
             self._session = self._new_session()
+        outer = _is_sending.set(True)
         try:
             with self._response(self._session, method, url, query, content, headers) as response:
                 body = self._read(response)
@@ -84,6 +87,8 @@ class Transport:
                 return Answer(response.status_code, body, retry_after, secrets)
         except Exception as error:  # noqa: BLE001 -- any of them may hold a token
             return self._failure(error)
+        finally:
+            _is_sending.reset(outer)
 
     def reach(self, url: str) -> datetime | TikTokBusinessError | None:
         """Make a HEAD request: the time that the host tells, None when it tells none.
@@ -153,6 +158,8 @@ class Transport:
         import requests
 
         session = (self._session_factory or requests.Session)()
+        for name in _LOGGERS_OF_URLLIB3:
+            logging.getLogger(name).addFilter(_name_exceptions)  # once: it is the same each time
         # One account's answer must not leave a cookie in the calls of the next.
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         return session
@@ -238,6 +245,24 @@ def _pieces(response: requests.Response) -> Iterator[SecretBytes]:
         yield piece
     if is_empty:
         yield SecretBytes(response.content)  # what a hook of the session has read before us
+
+
+_LOGGERS_OF_URLLIB3 = ("urllib3.connection", "urllib3.connectionpool")  # of its versions 2 and 1
+_is_sending: ContextVar[bool] = ContextVar("is_sending", default=False)
+
+
+def _name_exceptions(record: logging.LogRecord) -> bool:
+    """Log what urllib3 trips over in an answer to us by its name alone.
+
+    It logs headers that it cannot parse with all that follows them: when the blank line before the
+    body is missing, or a gateway repeats the request, those are tokens.
+    """
+    if _is_sending.get() and isinstance(record.args, tuple):
+        record.args = tuple(
+            type(value).__name__ if isinstance(value, Exception) else value for value in record.args
+        )
+        record.exc_info = None
+    return True
 
 
 def _is_plain(session: requests.Session) -> bool:

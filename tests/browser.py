@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,7 @@ import pytest
 from django.conf import settings
 from django.test import Client, override_settings
 from selenium import webdriver
-from selenium.common.exceptions import WebDriverException
+from selenium.common.exceptions import TimeoutException, WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -90,9 +91,13 @@ class Site:
             f"//a[normalize-space()='{words}']"
         )
         # A page of another site begins as an empty one, which looks complete.
-        button = WebDriverWait(self.driver, 15).until(
-            lambda driver: driver.find_element(By.XPATH, xpath)
-        )
+        with suppress(TimeoutException):
+            WebDriverWait(self.driver, 15).until(
+                lambda driver: driver.find_elements(By.XPATH, xpath)
+            )
+        buttons = self.driver.find_elements(By.XPATH, xpath)
+        assert buttons, f"no {words!r} on {self.driver.current_url}: {self.text}"
+        button = buttons[0]
         self.driver.execute_script(
             "arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", button
         )

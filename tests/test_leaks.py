@@ -65,10 +65,10 @@ def assert_silent(error: BaseException, records: list[logging.LogRecord]) -> Non
 
 
 @pytest.fixture
-def everything_logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """Everything that is logged meanwhile, at DEBUG."""
+def everything_logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Logs everything, at DEBUG. Its ``records`` are of the phase that runs: not to be kept."""
     caplog.set_level(logging.DEBUG)
-    return caplog.records
+    return caplog
 
 
 # What goes wrong
@@ -108,6 +108,12 @@ def repeating_raw(server: servers.RawServer, connection: Any) -> None:
     connection.close()
 
 
+def repeating_among_headers(server: servers.RawServer, connection: Any) -> None:
+    """Send the request back in a line that is no header, with more behind it."""
+    request = server.requests[-1].replace(b"\r\n", b" ")
+    connection.sendall(HEAD + b"Content-Length: 2\r\nrejected " + request + b"\r\n\r\n{}")
+
+
 ANSWERS: dict[str, servers.Answering] = {
     **{f"code {code}": repeating(code) for code in (40001, 40100, 40105, 40107, 40113, 40131)},
     "code 50000": repeating(50000, "500 Broken"),
@@ -129,6 +135,10 @@ ANSWERS: dict[str, servers.Answering] = {
     "not JSON": servers.send(servers.http(GRANTED[1:])),
     "cut JSON": servers.send(servers.http(GRANTED[:-20])),
     "request sent back": repeating_raw,
+    "request among the headers": repeating_among_headers,
+    "no blank line before the body": servers.send_and_close(
+        HEAD + b"{\r\n" + GRANTED[1:] + b"\r\n\r\n"
+    ),
     "garbage": servers.send_and_close(NEW_ACCESS_TOKEN.encode() * 10),
     "cut header": servers.send_and_close(HEAD + b"X-Token: " + NEW_ACCESS_TOKEN.encode()),
     "long header": servers.send_and_close(HEAD + NEW_ACCESS_TOKEN.encode() * 5000),
@@ -192,14 +202,14 @@ FINE = {("missing field", "refresh"), *((wrong, "profile") for wrong in TOKEN_FA
     ],
 )
 def test_f34_no_answer_makes_a_call_leak(
-    wrong: str, name: str, everything_logged: list[logging.LogRecord]
+    wrong: str, name: str, everything_logged: pytest.LogCaptureFixture
 ) -> None:
     with ExitStack() as stack:
         server = stack.enter_context(servers.serving(ANSWERS[wrong]))
         error = error_of_client(CALLS[name], stack, base_url=server.base_url, max_attempts=2)
     assert isinstance(error, TikTokBusinessError)
     assert error.__cause__ is error.__context__ is None
-    assert_silent(error, everything_logged)
+    assert_silent(error, everything_logged.records)
 
 
 def unreachable(stack: ExitStack, folder: Path) -> dict[str, str]:
@@ -219,14 +229,14 @@ def unreachable(stack: ExitStack, folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", CALLS)
 def test_f34_no_failed_connection_makes_a_call_leak(
-    name: str, everything_logged: list[logging.LogRecord], tmp_path: Path
+    name: str, everything_logged: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     with ExitStack() as stack:
         for base_url in unreachable(stack, tmp_path).values():
             error = error_of_client(CALLS[name], stack, base_url=base_url, max_attempts=2)
             assert isinstance(error, TikTokBusinessError)
             assert error.__cause__ is error.__context__ is None
-            assert_silent(error, everything_logged)
+            assert_silent(error, everything_logged.records)
 
 
 class TalkativeAdapter(BaseAdapter):
@@ -255,7 +265,7 @@ def session_with(adapter: BaseAdapter) -> requests.Session:
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("kind", [requests.ConnectionError, ValueError, UnicodeEncodeError])
 def test_f34_exception_that_carries_the_request_is_left_behind(
-    kind: type[Exception], name: str, everything_logged: list[logging.LogRecord]
+    kind: type[Exception], name: str, everything_logged: pytest.LogCaptureFixture
 ) -> None:
     with ExitStack() as stack:
         error = error_of_client(
@@ -266,7 +276,7 @@ def test_f34_exception_that_carries_the_request_is_left_behind(
         )
     assert isinstance(error, TikTokBusinessError)
     assert error.__cause__ is error.__context__ is None
-    assert_silent(error, everything_logged)
+    assert_silent(error, everything_logged.records)
 
 
 class StoppedBody(BytesIO):
@@ -292,7 +302,7 @@ class StoppedAdapter(BaseAdapter):
 
 @pytest.mark.parametrize("name", CALLS)
 def test_f34_order_to_stop_in_the_middle_of_an_answer_shows_nothing_of_it(
-    name: str, everything_logged: list[logging.LogRecord]
+    name: str, everything_logged: pytest.LogCaptureFixture
 ) -> None:
     with ExitStack() as stack:
         error = error_of_client(
@@ -302,7 +312,7 @@ def test_f34_order_to_stop_in_the_middle_of_an_answer_shows_nothing_of_it(
             session_factory=lambda: session_with(StoppedAdapter()),
         )
     assert isinstance(error, SystemExit)
-    assert_silent(error, everything_logged)
+    assert_silent(error, everything_logged.records)
 
 
 def no_session() -> requests.Session:
@@ -311,12 +321,12 @@ def no_session() -> requests.Session:
 
 @pytest.mark.parametrize("name", CALLS)
 def test_f34_broken_session_factory_shows_nothing_of_the_call(
-    name: str, everything_logged: list[logging.LogRecord]
+    name: str, everything_logged: pytest.LogCaptureFixture
 ) -> None:
     with ExitStack() as stack:
         error = error_of_client(CALLS[name], stack, base_url=API, session_factory=no_session)
     assert isinstance(error, LookupError)
-    assert_silent(error, everything_logged)
+    assert_silent(error, everything_logged.records)
 
 
 @pytest.mark.parametrize("name", ["exchange", "refresh", "revoke", "token_info"])
@@ -335,7 +345,7 @@ def test_f34_debuglevel_of_http_client_prints_no_body(
 
 
 def test_f34_stored_token_that_cannot_be_one_is_not_shown(
-    everything_logged: list[logging.LogRecord],
+    everything_logged: pytest.LogCaptureFixture,
 ) -> None:
     with ExitStack() as stack:
         error = error_of_client(
@@ -345,10 +355,12 @@ def test_f34_stored_token_that_cannot_be_one_is_not_shown(
             session_factory=no_session,
         )
     assert isinstance(error, AccessTokenRejectedError)
-    assert_silent(error, everything_logged)
+    assert_silent(error, everything_logged.records)
 
 
-def test_f34_wrong_path_does_not_show_the_token(everything_logged: list[logging.LogRecord]) -> None:
+def test_f34_wrong_path_does_not_show_the_token(
+    everything_logged: pytest.LogCaptureFixture,
+) -> None:
     with ExitStack() as stack:
         error = error_of_client(
             lambda client: client.request("GET", "../get", access_token=ACCESS_TOKEN),
@@ -356,17 +368,19 @@ def test_f34_wrong_path_does_not_show_the_token(everything_logged: list[logging.
             base_url=API,
         )
     assert isinstance(error, ValueError)
-    assert_silent(error, everything_logged)
+    assert_silent(error, everything_logged.records)
 
 
-def test_this_module_notices_a_leak(everything_logged: list[logging.LogRecord]) -> None:
+def test_this_module_notices_a_leak(everything_logged: pytest.LogCaptureFixture) -> None:
     def leaking() -> None:
         token = str(ACCESS_TOKEN)
         logging.getLogger("some.package").debug("Token: %s", token)
         raise LookupError(quote(token))
 
     error = error_from(leaking)
-    shown = shown_of(error) | shown_in(everything_logged)
+    logged = shown_in(everything_logged.records)
+    assert logged
+    shown = shown_of(error) | logged
     assert {where for where, text in shown.items() if not leaks_in(text)} == set()
 
 
@@ -408,7 +422,7 @@ ERRORS: Mapping[str, tuple[type[TikTokBusinessError], Mapping[str, Any]]] = {
 @pytest.mark.django_db
 @pytest.mark.parametrize("wrong", ERRORS)
 def test_f34_failing_connect_shows_nothing_of_the_code(
-    wrong: str, everything_logged: list[logging.LogRecord]
+    wrong: str, everything_logged: pytest.LogCaptureFixture
 ) -> None:
     user = make_user()
     with running_simulator() as simulator:
@@ -417,7 +431,7 @@ def test_f34_failing_connect_shows_nothing_of_the_code(
             lambda: services.connect_account(user, code=CODE, redirect_uri=REDIRECT_URI),
             ERRORS[wrong][1],
         )
-    assert_silent(error, everything_logged)
+    assert_silent(error, everything_logged.records)
 
 
 @pytest.mark.django_db
@@ -432,14 +446,14 @@ def test_f34_failing_connect_shows_nothing_of_the_code(
     ids=["refresh_account", "sync_profile", "account_client"],
 )
 def test_f34_failing_service_shows_nothing_of_the_tokens(
-    service: Callable[[Any], Any], wrong: str, everything_logged: list[logging.LogRecord]
+    service: Callable[[Any], Any], wrong: str, everything_logged: pytest.LogCaptureFixture
 ) -> None:
     account = make_account(access_token=ACCESS_TOKEN, refresh_token=REFRESH_TOKEN)
     kind, details = ERRORS[wrong]
     with running_simulator() as simulator:
         error = failing_service(simulator, lambda: service(account), details)
     assert isinstance(error, kind)
-    assert_silent(error, everything_logged)
+    assert_silent(error, everything_logged.records)
     account.refresh_from_db()
     assert leaks_in(account.last_error_message + account.last_error_request_id) == set()
 
@@ -454,7 +468,7 @@ def failing_service(
 
 @pytest.mark.django_db
 def test_f34_what_tiktok_repeats_is_not_stored(
-    everything_logged: list[logging.LogRecord],
+    everything_logged: pytest.LogCaptureFixture,
 ) -> None:
     account = make_account(
         access_token=ACCESS_TOKEN,
@@ -468,7 +482,7 @@ def test_f34_what_tiktok_repeats_is_not_stored(
         ),
     ):
         error = error_from(lambda: services.get_access_token(account))
-    assert_silent(error, everything_logged)
+    assert_silent(error, everything_logged.records)
     account.refresh_from_db()
     assert account.status == account.Status.REAUTHORIZATION_REQUIRED
     assert account.last_error_code == 40107
