@@ -33,7 +33,6 @@ from .client import TikTokClient
 from .deadlines import LONGEST_PAUSE_SECONDS, SECONDS_TO_SAVE, longest_try_seconds
 from .durable import LOCK_PATIENCE_SECONDS, busy_if_locked
 from .exceptions import (
-    AccessTokenRejectedError,
     AccountBusyError,
     AccountGoneError,
     InvalidResponseError,
@@ -167,21 +166,19 @@ def ask(
     return grant
 
 
-def lost_version(app_id: str, open_id: str | None, client: TikTokClient, using: str) -> int | None:
+def lost_version(app_id: str, open_id: str | None, using: str) -> int | None:
     """The ``credentials_version`` of an active account whose tokens TikTok does not know any more.
 
-    None when they are good, when that cannot be found out, and when it was asked too often.
+    Only a refresh tells: an access token may outlive the refresh token that it came with. None when
+    it has worked, when TikTok did not say, and when it was asked too often.
     """
     account = _rows(using).active().filter(app_id=app_id, open_id=open_id).first()
     if account is None or limits.count("lost", f"{app_id} {open_id}") > CHECKS_PER_MINUTE:
         return None
     version: int = account.credentials_version
     try:
-        if account.is_access_token_valid_for(timedelta(0)):
-            client.token_info(account.access_token)
-        else:  # an access token that has ended says nothing about the other one
-            refresh_once(account.pk, using, is_good=lambda row: row.credentials_version > version)
-    except (AccessTokenRejectedError, ReauthorizationRequired) as error:
+        refresh_once(account.pk, using, is_good=lambda row: row.credentials_version > version)
+    except ReauthorizationRequired as error:
         return version if error.code is not None else None
     except TikTokBusinessError:
         return None

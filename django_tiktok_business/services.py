@@ -101,7 +101,7 @@ def connect_account(user: Any, *, code: str, redirect_uri: str) -> BusinessAccou
             return store()
         except AccountOwnedByAnotherUserError:
             with suppress(AccountOwnedByAnotherUserError):  # unless TikTok ended the owner's
-                store(refresh.lost_version(app_id, grant.open_id, client, using))
+                store(refresh.lost_version(app_id, grant.open_id, using))
             raise
 
 

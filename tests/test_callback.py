@@ -736,15 +736,15 @@ def test_f45_account_of_another_user_stays_as_it_is(
     ada: User, client: Client, simulator: Simulator
 ) -> None:
     grace = make_user("grace")
-    account = connect(simulator, owner=grace)
-    before = BusinessAccount.objects.values().get()
+    connect(simulator, owner=grace)
     response = client.get(visit(client, simulator))
     assert response.status_code == 409
     text = text_of(response)
     assert "Somebody else has connected this TikTok account" in text
     assert "grace" not in text
-    assert BusinessAccount.objects.values().get() == before
-    assert account.owner == grace
+    row = BusinessAccount.objects.get()
+    assert row.owner == grace
+    assert (row.access_token, row.refresh_token) == simulator.live_tokens(row.open_id)
 
 
 def test_f45_who_may_change_accounts_renews_it_for_its_owner(

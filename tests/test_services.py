@@ -163,13 +163,19 @@ def refuse(simulator: Simulator) -> None:
         connect_account(make_user("bob"), consent(simulator))
 
 
-def test_f45_account_of_another_user_is_refused_and_unchanged(simulator: Simulator) -> None:
-    simulator.configure(old_access_valid="yes", old_refresh_valid="yes")
-    account = connect_account(make_user("ada"), consent(simulator))
-    before = BusinessAccount.objects.values().get()
+@pytest.mark.parametrize("old_access_valid", ["yes", "no"])
+@pytest.mark.parametrize("old_refresh_valid", ["yes", "no", "until_successor_used"])
+def test_f45_refused_consent_leaves_the_owner_a_living_pair_whatever_it_ends_at_tiktok(
+    simulator: Simulator, old_access_valid: str, old_refresh_valid: str
+) -> None:
+    simulator.configure(old_access_valid=old_access_valid, old_refresh_valid=old_refresh_valid)
+    owner = make_user("ada")
+    connect_account(owner, consent(simulator))
     refuse(simulator)
-    assert BusinessAccount.objects.values().get() == before
-    assert stored(account).owner.username == "ada"  # type: ignore[union-attr]
+    row = BusinessAccount.objects.get()
+    assert (row.owner, row.status) == (owner, Status.ACTIVE)
+    services.refresh_account(row)
+    assert pair(row) == simulator.live_tokens(row.open_id)
 
 
 def test_f45_refused_consent_that_ended_the_owners_tokens_renews_them_for_the_owner(
@@ -215,7 +221,7 @@ def test_f45_refused_consent_stands_down_when_the_owner_disconnects_meanwhile(
     def disconnect() -> None:
         services.disconnect_account(stored(account))
 
-    meanwhile(lambda: meanwhile(disconnect))  # while TikTok is asked about the owner's token
+    meanwhile(lambda: meanwhile(disconnect))  # while TikTok is asked to renew the owner's tokens
     refuse(simulator)
     row = stored(account)
     assert (row.status, row.access_token, row.refresh_token) == (Status.REVOKED, "", "")
@@ -232,7 +238,7 @@ def test_f45_refused_consents_ask_tiktok_a_bounded_number_of_times(
     for _ in range(4):
         with pytest.raises(AccountOwnedByAnotherUserError):
             connect_account(bob, consent(simulator))
-    assert simulator.count("/token_info/get/") == 2
+    assert simulator.count(REFRESH) == 2
 
 
 @pytest.mark.parametrize("status", ["revoked", "reauthorization_required"])
@@ -246,12 +252,13 @@ def test_f45_refused_consent_does_not_bring_an_account_back(
     assert BusinessAccount.objects.values().get() == before
 
 
-def test_f45_refused_consent_changes_nothing_while_tiktok_is_silent(simulator: Simulator) -> None:
-    connect_account(make_user("ada"), consent(simulator))
-    before = BusinessAccount.objects.values().get()
-    simulator.fail_next(code=50000, path="/token_info/get/")
+def test_f45_refused_consent_changes_no_token_while_tiktok_is_silent(simulator: Simulator) -> None:
+    account = connect_account(make_user("ada"), consent(simulator))
+    simulator.fail_next(code=50000, path=REFRESH)
     refuse(simulator)
-    assert BusinessAccount.objects.values().get() == before
+    row = stored(account)
+    assert pair(row) == pair(account)
+    assert (row.owner, row.status) == (account.owner, Status.ACTIVE)
 
 
 def test_f45_user_who_may_change_accounts_renews_it_for_its_owner(simulator: Simulator) -> None:
