@@ -26,7 +26,7 @@ from django.db.models import BooleanField, ExpressionWrapper, Q, Value
 from django.db.models.functions import Now
 from django.utils.module_loading import import_string
 
-from . import clock, conf, events, limits
+from . import clock, conf, events
 from .answers import TokenGrant
 from .ceiling import shared_ceiling
 from .client import TikTokClient
@@ -57,12 +57,10 @@ __all__ = [
     "ceiling_from_settings",
     "claim",
     "client_from_settings",
-    "lost_version",
     "new_claim_id",
     "refresh_once",
 ]
 
-CHECKS_PER_MINUTE = 20  # half of the calls that TikTok allows for one account and endpoint
 POLL_SECONDS = 0.05  # how often a worker that waits for another's refresh looks at the row
 
 
@@ -164,25 +162,6 @@ def ask(
     if grant.open_id not in (None, account.open_id):
         return InvalidResponseError("TikTok answered with the tokens of another account.")
     return grant
-
-
-def lost_version(app_id: str, open_id: str | None, using: str) -> int | None:
-    """The ``credentials_version`` of an active account whose tokens TikTok does not know any more.
-
-    Only a refresh tells: an access token may outlive the refresh token that it came with. None when
-    it has worked, when TikTok did not say, and when it was asked too often.
-    """
-    account = _rows(using).active().filter(app_id=app_id, open_id=open_id).first()
-    if account is None or limits.count("lost", f"{app_id} {open_id}") > CHECKS_PER_MINUTE:
-        return None
-    version: int = account.credentials_version
-    try:
-        refresh_once(account.pk, using, is_good=lambda row: row.credentials_version > version)
-    except ReauthorizationRequired as error:
-        return version if error.code is not None else None
-    except TikTokBusinessError:
-        return None
-    return None
 
 
 class _Flight:

@@ -12,7 +12,6 @@ import math
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import closing, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -23,6 +22,7 @@ from . import (
     batch,
     clock,
     conf,
+    consents,
     durable,
     events,
     insights,
@@ -40,11 +40,9 @@ from .exceptions import (
     AccessTokenRejectedError,
     AccountBusyError,
     AccountGoneError,
-    AccountOwnedByAnotherUserError,
     ReauthorizationRequired,
     TikTokBusinessError,
 )
-from .interrupts import put_off
 from .masking import Secret
 from .models import BusinessAccount, BusinessAccountQuerySet
 
@@ -80,29 +78,7 @@ def connect_account(user: Any, *, code: str, redirect_uri: str) -> BusinessAccou
     renewed and the owner stays. Sends ``account_connected``.
     """
     code = Secret(code)  # an error report shows the variables' reprs
-    # A key that is missing or unusable has to show before the code is used up.
-    app_id = conf.APP_ID
-    BusinessAccount(app_id=app_id, open_id="trial").seal("access_token", "trial")
-    using = router.db_for_write(BusinessAccount)
-    # A row that the caller's own transaction has locked stays so for as long as we wait.
-    is_patient = not durable.is_in_transaction(using)
-    with put_off(), closing(refresh.client_from_settings()) as client:
-        grant = client.exchange_code(code, redirect_uri=redirect_uri)
-
-        def store(lost_version: int | None = None) -> BusinessAccount:
-            return durable.committed(
-                lambda: settlement.connect(
-                    user, app_id, grant, using, is_patient=is_patient, lost_version=lost_version
-                ),
-                using,
-            )
-
-        try:
-            return store()
-        except AccountOwnedByAnotherUserError:
-            with suppress(AccountOwnedByAnotherUserError):  # unless TikTok ended the owner's
-                store(refresh.lost_version(app_id, grant.open_id, using))
-            raise
+    return consents.connect(user, code=code, redirect_uri=redirect_uri)
 
 
 def get_access_token(account: BusinessAccount, *, min_validity_seconds: float | None = None) -> str:

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import logging
 import random
-from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
@@ -24,7 +22,6 @@ from . import clock, events, signals
 from .answers import TokenGrant
 from .durable import (
     PASSING_ERRORS,
-    SAVE_PATIENCE_SECONDS,
     after_commit,
     is_in_transaction,
     patiently,
@@ -36,7 +33,6 @@ from .durable import (
 from .exceptions import (
     AccountBusyError,
     AccountGoneError,
-    AccountOwnedByAnotherUserError,
     APIError,
     AppCredentialsRejectedError,
     DecryptionError,
@@ -54,8 +50,8 @@ if TYPE_CHECKING:
     from .models import BusinessAccountQuerySet
 
 __all__ = [
+    "NO_CLAIM",
     "TAKEN_OVER",
-    "connect",
     "credential_changes",
     "disconnect_changes",
     "rejected",
@@ -110,7 +106,7 @@ def settle(
                 claim_id=account.claim_id,
                 credentials_version=account.credentials_version,
             )
-            changes = {**_failure(answer), **_NO_CLAIM}
+            changes = {**_failure(answer), **NO_CLAIM}
             verdict = _mark_rejected(account, answer, same_pair, changes, using)
             return verdict or _adopt(account, using)
         # The worker that had the claim may have been given a new pair and be about to save it.
@@ -180,14 +176,14 @@ def disconnect_changes(error: TikTokBusinessError | None) -> dict[str, Any]:
         "access_token_expires_at": None,
         "refresh_token_expires_at": None,
         "status": BusinessAccount.Status.REVOKED,
-        **_NO_CLAIM,
+        **NO_CLAIM,
         "consecutive_failures": 0,
         "credentials_version": F("credentials_version") + 1,
         "updated_at": timezone.now(),
     }
 
 
-_NO_CLAIM: dict[str, Any] = {"claim_id": "", "claim_expires_at": None}
+NO_CLAIM: dict[str, Any] = {"claim_id": "", "claim_expires_at": None}
 _NO_FAILURE: dict[str, Any] = {
     "consecutive_failures": 0,
     "next_attempt_at": None,
@@ -221,122 +217,6 @@ def credential_changes(account: BusinessAccount, grant: TokenGrant) -> dict[str,
     return changes
 
 
-def connect(
-    user: Any,
-    app_id: str,
-    grant: TokenGrant,
-    using: str,
-    *,
-    is_patient: bool,
-    lost_version: int | None = None,
-) -> BusinessAccount:
-    """Store what a new consent gave, as connected by ``user``, and send the signal.
-
-    ``lost_version``: an account that another user owns is renewed for that user, if its tokens are
-    still of this version; otherwise raises `AccountOwnedByAnotherUserError`. `AccountBusyError`:
-    others change the row or its owner all the time.
-    """
-    consent = _Consent(user, app_id, grant, using, lost_version)
-    patience_seconds = SAVE_PATIENCE_SECONDS if is_patient else 0
-    try:
-        account = persisted(consent.store, using, patience_seconds=patience_seconds)
-    except TikTokBusinessError:
-        raise
-    except BaseException:  # Ctrl-C and the time limits of workers too
-        save_later(consent.store_after_all, using)
-        raise
-    if is_in_transaction(using):
-        save_later(consent.store_after_all, using)
-    consent.tell(account)
-    return account
-
-
-class _Consent:
-    """What a new consent gave, on its way into the account's row."""
-
-    def __init__(
-        self, user: Any, app_id: str, grant: TokenGrant, using: str, lost_version: int | None
-    ) -> None:
-        self.user = user
-        self.lost_version = lost_version
-        self.using = using
-        self.rows = _rows(using)
-        self.identity = {"app_id": app_id, "open_id": grant.open_id}
-        now = timezone.now()
-        self.changes = {
-            **credential_changes(BusinessAccount(**self.identity), grant),
-            # A new consent starts a new year, also when TikTok does not say so.
-            "refresh_token_expires_at": grant.refresh_token_expires_at,
-            "connected_at": now,
-            "last_refreshed_at": now,
-            **_NO_CLAIM,  # a refresh in flight stands down
-        }
-        self.versions_seen: list[int | None] = []  # of the pair in the row; None: there was no row
-        self.is_new = False
-        self.scopes_before: list[str] | None = None
-
-    def store(self) -> BusinessAccount:
-        for _ in range(3):
-            account = self._try(self._look())
-            if account is not None:
-                return account
-        raise AccountBusyError("The account is being connected or changed by somebody else.")
-
-    def store_after_all(self) -> None:
-        """Store it unless that has happened, or something newer is there."""
-        for _ in range(3):
-            known = self._look()
-            if self.versions_seen[-1] != self.versions_seen[0]:
-                return
-            account = self._try(known)
-            if account is not None:
-                self.tell(account)
-                return
-        raise AccountBusyError("The account is being connected or changed by somebody else.")
-
-    def tell(self, account: BusinessAccount) -> None:
-        logger.info("Account %s is connected.", account.open_id)
-        kind = events.Kind.CONNECTED if self.is_new else events.Kind.RECONNECTED
-        tell(
-            signals.account_connected,
-            account,
-            self.using,
-            kind=kind,
-            scopes_before=self.scopes_before,
-            created=self.is_new,
-        )
-
-    def _look(self) -> BusinessAccount | None:
-        known = self.rows.filter(**self.identity).first()
-        self.versions_seen.append(None if known is None else known.credentials_version)
-        return known
-
-    def _try(self, known: BusinessAccount | None) -> BusinessAccount | None:
-        """The stored account; None when the row has changed since it was looked at."""
-        self.is_new = known is None
-        if known is None:
-            values = {**self.identity, **self.changes, "credentials_version": 1}
-            # IntegrityError: another request connects the same account.
-            with (
-                suppress(IntegrityError),
-                short_lock_waits(self.using),
-                transaction.atomic(using=self.using),
-            ):
-                return self.rows.create(**values, owner_id=self.user.pk)
-            return None
-        is_lost = known.credentials_version == self.lost_version
-        may_renew = known.owner_id in (None, self.user.pk) or is_lost
-        if not may_renew and not self.user.has_perm("tiktok_business.change_businessaccount"):
-            raise AccountOwnedByAnotherUserError("Another user has connected this account.")
-        self.scopes_before = known.granted_scopes
-        as_seen = self.rows.filter(
-            pk=known.pk, owner=known.owner_id, credentials_version=known.credentials_version
-        )
-        with short_lock_waits(self.using):
-            is_updated = as_seen.update(**self.changes, owner=known.owner_id or self.user.pk)
-        return known if is_updated and reload(known, self.using) else None
-
-
 def _save(account: BusinessAccount, grant: TokenGrant, using: str) -> bool:
     """Store the new pair; False when the row holds another pair than the one that was sent."""
     version = account.credentials_version
@@ -350,7 +230,7 @@ def _save(account: BusinessAccount, grant: TokenGrant, using: str) -> bool:
     same_pair = {"id": account.pk, "credentials_version": version}
 
     def save() -> int:
-        released = {**changes, **_NO_CLAIM}
+        released = {**changes, **NO_CLAIM}
         # A claim that another worker took over is left to it.
         return update_row(BusinessAccount, released, where=own_claim, using=using) or update_row(
             BusinessAccount, changes, where=same_pair, using=using
@@ -368,7 +248,7 @@ def _save(account: BusinessAccount, grant: TokenGrant, using: str) -> bool:
     if saved and is_in_transaction(using):
         save_later(save, using)
     if saved:
-        account.set_stored(**changes, **_NO_CLAIM)
+        account.set_stored(**changes, **NO_CLAIM)
     return bool(saved)
 
 
@@ -407,7 +287,7 @@ def _backoff(account: BusinessAccount, error: TikTokBusinessError) -> dict[str, 
 def release(account: BusinessAccount, using: str, **changes: Any) -> None:
     """Give the claim back, if it is still ours."""
     row = _rows(using).filter(pk=account.pk, claim_id=account.claim_id)
-    _persisted(lambda: row.update(**changes, **_NO_CLAIM), using)
+    _persisted(lambda: row.update(**changes, **NO_CLAIM), using)
 
 
 def reload(account: BusinessAccount, using: str) -> bool:

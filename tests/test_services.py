@@ -12,11 +12,12 @@ import pytest
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
+from django.core import mail
 from django.db import DataError, transaction
 from django.test import override_settings
 from django.utils import timezone
 
-from django_tiktok_business import limits, refresh, services, signals
+from django_tiktok_business import consents, limits, services, signals
 from django_tiktok_business.exceptions import (
     AccessTokenRejectedError,
     AccountBusyError,
@@ -32,6 +33,7 @@ from django_tiktok_business.exceptions import (
     RetryableError,
     ServerError,
 )
+from django_tiktok_business.masking import Secret
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
 from tests.factories import connect, make_account, make_user
@@ -231,7 +233,7 @@ def test_f45_refused_consents_ask_tiktok_a_bounded_number_of_times(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "LIMIT_SECONDS", 10**10)
-    monkeypatch.setattr(refresh, "CHECKS_PER_MINUTE", 2)
+    monkeypatch.setattr(consents, "CHECKS_PER_MINUTE", 2)
     simulator.configure(old_access_valid="yes", old_refresh_valid="yes")
     connect_account(make_user("ada"), consent(simulator))
     bob = make_user("bob")
@@ -239,6 +241,66 @@ def test_f45_refused_consents_ask_tiktok_a_bounded_number_of_times(
         with pytest.raises(AccountOwnedByAnotherUserError):
             connect_account(bob, consent(simulator))
     assert simulator.count(REFRESH) == 2
+
+
+@pytest.mark.parametrize("is_first_stored_last", [True, False])
+@pytest.mark.parametrize("old_access_valid", ["yes", "no"])
+def test_f45_of_two_consents_that_cross_the_one_that_lives_is_kept(
+    simulator: Simulator, old_access_valid: str, *, is_first_stored_last: bool
+) -> None:
+    simulator.configure(old_access_valid=old_access_valid)
+    ada = make_user("ada")
+    connect_account(ada, consent(simulator))
+
+    def cross() -> None:
+        connect_account(ada, consent(simulator))
+        if not is_first_stored_last:  # a third one ends what the second has stored
+            services.refresh_account(BusinessAccount.objects.get())
+
+    with override_tiktok(NOTIFY=["ops@example.com"]):
+        meanwhile(cross)
+        account = connect_account(ada, consent(simulator))
+    assert pair(stored(account)) == pair(account) == simulator.live_tokens(account.open_id)
+    assert stored(account).status == Status.ACTIVE
+    assert mail.outbox == []
+
+
+def test_f45_consent_that_was_issued_after_the_one_that_was_stored_replaces_it(
+    simulator: Simulator,
+) -> None:
+    ada = make_user("ada")
+    first = connect_account(ada, consent(simulator))
+    answer = pair(first)
+
+    def store_an_older_answer() -> None:
+        access, refresh = answer
+        row = stored(first)
+        row.access_token, row.refresh_token = Secret(access), Secret(refresh)
+        row.last_refreshed_at = timezone.now()
+        row.credentials_version += 1
+        row.save()
+
+    with override_tiktok(NOTIFY=["ops@example.com"]):
+        meanwhile(store_an_older_answer)
+        account = connect_account(ada, consent(simulator))
+    assert pair(stored(account)) == simulator.live_tokens(account.open_id) != answer
+    assert stored(account).status == Status.ACTIVE
+    assert mail.outbox == []  # nobody is told of a pair that was replaced at once
+
+
+def test_f45_consent_is_stored_where_tiktok_does_not_say_which_pair_lives(
+    simulator: Simulator,
+) -> None:
+    ada = make_user("ada")
+    connect_account(ada, consent(simulator))
+
+    def cross() -> None:
+        connect_account(ada, consent(simulator))
+        simulator.fail_next(code=50000, path=REFRESH)
+
+    meanwhile(cross)
+    account = connect_account(ada, consent(simulator))
+    assert stored(account).credentials_version == 3
 
 
 @pytest.mark.parametrize("status", ["revoked", "reauthorization_required"])

@@ -1,0 +1,235 @@
+"""Store what a new consent gave: the pair of an account that is new, or connected again.
+
+The answer to a code may cross others on its way, and TikTok may end the pair of one consent when it
+issues that of the next. So the pair that arrives last need not be the one that lives, and only
+TikTok knows: where it matters, the pair in the row is renewed, which proves it.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any
+
+from django.db import IntegrityError, router, transaction
+
+from . import clock, conf, events, limits, notices, refresh, signals
+from .durable import (
+    SAVE_PATIENCE_SECONDS,
+    committed,
+    is_in_transaction,
+    persisted,
+    save_later,
+    short_lock_waits,
+)
+from .exceptions import (
+    AccountBusyError,
+    AccountOwnedByAnotherUserError,
+    ReauthorizationRequired,
+    TikTokBusinessError,
+)
+from .interrupts import put_off
+from .models import BusinessAccount
+from .settlement import NO_CLAIM, credential_changes, reload, tell
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from .answers import TokenGrant
+    from .masking import Secret
+    from .models import BusinessAccountQuerySet
+
+__all__ = ["connect"]
+
+logger = logging.getLogger("tiktok_business")
+
+CHECKS_PER_MINUTE = 20  # half of the calls that TikTok allows for one account and endpoint
+
+
+class _CrossedError(TikTokBusinessError):
+    """The row was given another pair while the code was exchanged."""
+
+    def __init__(self, account: BusinessAccount) -> None:
+        super().__init__("The account was connected or refreshed at the same time.")
+        self.account = account
+
+
+def connect(user: Any, *, code: Secret, redirect_uri: str) -> BusinessAccount:
+    """See `services.connect_account`."""
+    # A key that is missing or unusable has to show before the code is used up.
+    BusinessAccount(app_id=conf.APP_ID, open_id="trial").seal("access_token", "trial")
+    using = router.db_for_write(BusinessAccount)
+    # A row that the caller's own transaction has locked stays so for as long as we wait.
+    is_patient = not is_in_transaction(using)
+    if is_patient:
+        clock.synchronize(using)
+    with put_off(), closing(refresh.client_from_settings()) as client:
+        sent_at = clock.instant()
+        grant = client.exchange_code(code, redirect_uri=redirect_uri)
+
+        def store(**known: Any) -> BusinessAccount:
+            consent = _Consent(user, grant, using, **known)
+            return committed(lambda: _store(consent, is_patient=is_patient), using)
+
+        with notices.held_back() as rejected:  # nobody is told of a pair that is replaced at once
+            try:
+                account = store(sent_at=sent_at)
+            except _CrossedError as crossed:
+                account = crossed.account
+                if not (_lives(account) and reload(account, using)):
+                    account = store()
+            except AccountOwnedByAnotherUserError:
+                owned = BusinessAccount.objects.using(using).active()
+                found = owned.filter(app_id=conf.APP_ID, open_id=grant.open_id).first()
+                if found is not None and _lives(found) is False:
+                    with suppress(AccountOwnedByAnotherUserError):
+                        store(lost_version=found.credentials_version)
+                raise
+        notices.send_due(BusinessAccount.objects.using(using).filter(pk__in=rejected))
+        return account
+
+
+def _lives(account: BusinessAccount) -> bool | None:
+    """Whether TikTok still knows the pair in the row; None when it did not say, or was asked too
+    often.
+
+    Only a refresh tells: an access token may outlive the refresh token that it came with.
+    """
+    if limits.count("lost", f"{account.app_id} {account.open_id}") > CHECKS_PER_MINUTE:
+        return None
+    version: int = account.credentials_version
+    try:
+        refresh.refresh_once(
+            account.pk,
+            account._state.db or "default",
+            is_good=lambda row: row.credentials_version > version,
+        )
+    except ReauthorizationRequired as error:
+        return None if error.code is None else False
+    except TikTokBusinessError:
+        return None
+    return True
+
+
+def _store(consent: _Consent, *, is_patient: bool) -> BusinessAccount:
+    using = consent.using
+    patience_seconds = SAVE_PATIENCE_SECONDS if is_patient else 0
+    try:
+        account = persisted(consent.store, using, patience_seconds=patience_seconds)
+    except TikTokBusinessError:
+        raise
+    except BaseException:  # Ctrl-C and the time limits of workers too
+        save_later(consent.store_after_all, using)
+        raise
+    if is_in_transaction(using):
+        save_later(consent.store_after_all, using)
+    consent.tell(account)
+    return account
+
+
+class _Consent:
+    """What a new consent gave, on its way into the account's row.
+
+    ``sent_at``: a row that got another pair since raises `_CrossedError`. ``lost_version``: an
+    account that another user owns is renewed for that user, if its tokens are still of this
+    version; otherwise raises `AccountOwnedByAnotherUserError`.
+    """
+
+    def __init__(
+        self,
+        user: Any,
+        grant: TokenGrant,
+        using: str,
+        *,
+        sent_at: datetime | None = None,
+        lost_version: int | None = None,
+    ) -> None:
+        self.user = user
+        self.sent_at = sent_at
+        self.lost_version = lost_version
+        self.using = using
+        self.rows: BusinessAccountQuerySet = BusinessAccount.objects.using(using)
+        self.identity = {"app_id": conf.APP_ID, "open_id": grant.open_id}
+        now = clock.instant()
+        self.changes = {
+            **credential_changes(BusinessAccount(**self.identity), grant),
+            # A new consent starts a new year, also when TikTok does not say so.
+            "refresh_token_expires_at": grant.refresh_token_expires_at,
+            "connected_at": now,
+            "last_refreshed_at": now,
+            **NO_CLAIM,  # a refresh in flight stands down
+        }
+        self.versions_seen: list[int | None] = []  # of the pair in the row; None: there was no row
+        self.is_new = False
+        self.scopes_before: list[str] | None = None
+
+    def store(self) -> BusinessAccount:
+        """Raises `AccountBusyError` when others change the row or its owner all the time."""
+        for _ in range(3):
+            account = self._try(self._look())
+            if account is not None:
+                return account
+        raise AccountBusyError("The account is being connected or changed by somebody else.")
+
+    def store_after_all(self) -> None:
+        """Store it unless that has happened, or something newer is there."""
+        self.sent_at = None  # there is nobody to ask TikTok which is the newer
+        for _ in range(3):
+            known = self._look()
+            if self.versions_seen[-1] != self.versions_seen[0]:
+                return
+            account = self._try(known)
+            if account is not None:
+                self.tell(account)
+                return
+        raise AccountBusyError("The account is being connected or changed by somebody else.")
+
+    def tell(self, account: BusinessAccount) -> None:
+        logger.info("Account %s is connected.", account.open_id)
+        kind = events.Kind.CONNECTED if self.is_new else events.Kind.RECONNECTED
+        tell(
+            signals.account_connected,
+            account,
+            self.using,
+            kind=kind,
+            scopes_before=self.scopes_before,
+            created=self.is_new,
+        )
+
+    def _look(self) -> BusinessAccount | None:
+        known = self.rows.filter(**self.identity).first()
+        self.versions_seen.append(None if known is None else known.credentials_version)
+        return known
+
+    def _try(self, known: BusinessAccount | None) -> BusinessAccount | None:
+        """The stored account; None when the row has changed since it was looked at."""
+        self.is_new = known is None
+        if known is None:
+            values = {**self.identity, **self.changes, "credentials_version": 1}
+            # IntegrityError: another request connects the same account.
+            with (
+                suppress(IntegrityError),
+                short_lock_waits(self.using),
+                transaction.atomic(using=self.using),
+            ):
+                return self.rows.create(**values, owner_id=self.user.pk)
+            return None
+        is_lost = known.credentials_version == self.lost_version
+        may_renew = known.owner_id in (None, self.user.pk) or is_lost
+        if not may_renew and not self.user.has_perm("tiktok_business.change_businessaccount"):
+            raise AccountOwnedByAnotherUserError("Another user has connected this account.")
+        if self._has_crossed(known):
+            raise _CrossedError(known)
+        self.scopes_before = known.granted_scopes
+        as_seen = self.rows.filter(
+            pk=known.pk, owner=known.owner_id, credentials_version=known.credentials_version
+        )
+        with short_lock_waits(self.using):
+            is_updated = as_seen.update(**self.changes, owner=known.owner_id or self.user.pk)
+        return known if is_updated and reload(known, self.using) else None
+
+    def _has_crossed(self, known: BusinessAccount) -> bool:
+        if self.sent_at is None or known.status != known.Status.ACTIVE:
+            return False
+        stored_at = known.last_refreshed_at
+        return stored_at is not None and stored_at >= self.sent_at
