@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
 from django.contrib import admin, messages
 from django.contrib.admin import actions as site_actions
 from django.contrib.admin import helpers
 from django.contrib.admin.options import TO_FIELD_VAR
 from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
-from django.contrib.admin.utils import unquote
+from django.contrib.admin.utils import get_deleted_objects, unquote
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -30,13 +31,17 @@ from .presentation import explanation, failure_in_words, left_in_words, report_i
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from django.db.models import QuerySet
+    from django.contrib.admin import AdminSite
+    from django.db.models import Model, QuerySet
     from django.http import HttpRequest, HttpResponse
 
 __all__ = ["AccountActions"]
 
 ACCOUNTS_PER_ACTION = 200  # more would outlast what web servers grant to one request
 REASONS_SHOWN = 5  # how many failures of a bulk action are told one by one
+
+# What goes with an account when it is deleted.
+_RECORDS: tuple[type[Model], ...] = (ConnectionEvent, DailyMetrics, Notice)
 
 _UNCONFIRMED = gettext_lazy(
     "%(account)s is disconnected here, but TikTok did not confirm it: %(reason)s To be sure, its "
@@ -66,7 +71,7 @@ class AccountActions(AccountColumns):
         object_id: str,
         has_permission: Callable[[HttpRequest, BusinessAccount | None], bool],
     ) -> BusinessAccount:
-        account = self.get_object(request, unquote(object_id))
+        account: BusinessAccount | None = self.get_object(request, unquote(object_id))
         if not has_permission(request, account):
             raise PermissionDenied
         if account is None:
@@ -100,7 +105,7 @@ class AccountActions(AccountColumns):
         description=gettext_lazy("Refresh the tokens of selected accounts"), permissions=["change"]
     )
     def refresh_selected(self, request: HttpRequest, queryset: QuerySet[BusinessAccount]) -> None:
-        accounts = self._selected(request, queryset)
+        accounts = self._selected(request, queryset, self.has_change_permission)
         try:
             report = bulk.refresh_tokens(accounts)
         except ConfigurationError as error:
@@ -115,7 +120,7 @@ class AccountActions(AccountColumns):
         description=gettext_lazy("Sync the profiles of selected accounts"), permissions=["change"]
     )
     def sync_selected(self, request: HttpRequest, queryset: QuerySet[BusinessAccount]) -> None:
-        accounts = self._selected(request, queryset)
+        accounts = self._selected(request, queryset, self.has_change_permission)
         try:
             attempts = bulk.sync_profiles(accounts)
         except ConfigurationError as error:
@@ -141,7 +146,7 @@ class AccountActions(AccountColumns):
     def disconnect_selected(
         self, request: HttpRequest, queryset: QuerySet[BusinessAccount]
     ) -> HttpResponse | None:
-        accounts = self._selected(request, queryset)
+        accounts = self._selected(request, queryset, self.has_delete_permission)
         if request.POST.get("post"):
             self._disconnect_or_say(request, accounts)
             return None
@@ -156,17 +161,22 @@ class AccountActions(AccountColumns):
     def delete_selected(
         self, request: HttpRequest, queryset: QuerySet[BusinessAccount]
     ) -> HttpResponse | None:
-        accounts = self._selected(request, queryset)
+        accounts = self._selected(request, queryset, self.has_delete_permission)
         if request.POST.get("post") and self._is_deletable(request, accounts):
             accounts = self._disconnect(request, accounts)
         chosen = queryset.filter(pk__in=[account.pk for account in accounts])
         return site_actions.delete_selected(self, request, chosen) if accounts else None
 
     def _selected(
-        self, request: HttpRequest, queryset: QuerySet[BusinessAccount]
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[BusinessAccount],
+        has_permission: Callable[[HttpRequest, BusinessAccount], bool],
     ) -> list[BusinessAccount]:
         """The accounts to act on; none, and a message, when they are too many for one request."""
         accounts = list(queryset[: ACCOUNTS_PER_ACTION + 1])
+        if not all(has_permission(request, account) for account in accounts):
+            raise PermissionDenied
         if len(accounts) <= ACCOUNTS_PER_ACTION:
             return accounts
         text = _(
@@ -199,16 +209,12 @@ class AccountActions(AccountColumns):
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         """Without figures, events and notices: there are hundreds, and they need no permission."""
-        to_delete, counts, perms_needed, protected = super().get_deleted_objects(objs, request)
-        own = (ConnectionEvent, DailyMetrics, Notice)
-        names = {str(model._meta.verbose_name) for model in own}
-        starts = tuple(f"{capfirst(name)}: " for name in names)
-        return (
-            _without(to_delete, starts),
-            counts,
-            {name for name in perms_needed if str(name) not in names},
-            protected,
-        )
+        site: Any = _WithoutRecords(self.admin_site)
+        to_delete, *rest = get_deleted_objects(objs, request, site)
+        # By name, since the lines are text; unless a model of the project's has the same.
+        others = {str(m._meta.verbose_name) for m in apps.get_models() if m not in _RECORDS}
+        names = {str(model._meta.verbose_name) for model in _RECORDS} - others
+        return (_without(to_delete, tuple(f"{capfirst(name)}: " for name in names)), *rest)
 
     def _is_deletable(self, request: HttpRequest, accounts: Sequence[BusinessAccount]) -> bool:
         *_rest, perms_needed, protected = self.get_deleted_objects(accounts, request)
@@ -267,6 +273,19 @@ class AccountActions(AccountColumns):
         if (more := len(texts) - REASONS_SHOWN) > 0:
             text = ngettext("... and %(count)d more.", "... and %(count)d more.", more)
             self.message_user(request, text % {"count": more}, level)
+
+
+class _WithoutRecords:
+    """An admin site that does not know what goes with an account, and asks no permission for it."""
+
+    def __init__(self, site: AdminSite) -> None:
+        self._site = site
+
+    def is_registered(self, model: type[Model]) -> bool:
+        return model not in _RECORDS and self._site.is_registered(model)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._site, name)
 
 
 def _without(listed: list[Any], starts: tuple[str, ...]) -> list[Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin
 from django.contrib.admin.options import IS_POPUP_VAR, IncorrectLookupParameters
 from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
+from django.contrib.admin.widgets import url_params_from_lookup_dict
 from django.db.models import Exists, F, OuterRef
 from django.urls import reverse
 from django.utils import timezone
@@ -33,21 +34,54 @@ if TYPE_CHECKING:
     from django.db.models import QuerySet
     from django.http import HttpRequest
 
-    _ModelAdmin = ModelAdmin[BusinessAccount]
+    _ModelAdmin = ModelAdmin[Any]
 else:  # not subscriptable at run time
     _ModelAdmin = admin.ModelAdmin
 
-__all__ = ["AccountColumns", "HealthFilter", "OwnerFilter", "RefreshFilter", "RefreshTokenFilter"]
+__all__ = [
+    "AccountColumns",
+    "FilterLookups",
+    "HealthFilter",
+    "OwnerFilter",
+    "RefreshFilter",
+    "RefreshTokenFilter",
+]
 
-# A filter in the URL may not even ask whether these are set.
-_INTERNAL_COLUMNS = {
-    "access_token",
-    "refresh_token",
-    "claim_id",
-    "claim_expires_at",
-    "credentials_version",
-    "next_attempt_at",
-}
+# How the filters' links end; a regex would keep a process busy, and others fail on odd values.
+_LOOKUPS = ("exact", "gte", "isempty", "isnull", "lt")
+
+
+class FilterLookups(_ModelAdmin):
+    """Its list is narrowed by what its filters' links say, not by any lookup of any column."""
+
+    linked_lookups: tuple[str, ...] = ()  # that other pages have links with
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        is_allowed = super().lookup_allowed(lookup, value, request)
+        return is_allowed and (
+            (self._is_of_a_filter(lookup, request) and "\0" not in value)
+            or self._is_of_a_popup(lookup, value)
+        )
+
+    def _is_of_a_filter(self, lookup: str, request: HttpRequest) -> bool:
+        path, _, kind = lookup.rpartition("__")
+        for each in self.get_list_filter(request):
+            if isinstance(each, type) and lookup == getattr(each, "parameter_name", None):
+                return True
+            name = each[0] if isinstance(each, tuple) else each
+            # A filter by a relation says "owner__id__exact".
+            if kind in _LOOKUPS and name in (path, path.rpartition("__")[0]):
+                return True
+        return lookup in self.linked_lookups
+
+    def _is_of_a_popup(self, lookup: str, value: str) -> bool:
+        """Whether a raw id field of the project's, with ``limit_choices_to``, asks for it."""
+        choices = self.opts.related_fkey_lookups
+        return any(
+            (lookup, value)
+            in url_params_from_lookup_dict(each() if callable(each) else each).items()
+            for each in choices
+        )
 
 
 class HealthFilter(admin.SimpleListFilter):
@@ -233,7 +267,7 @@ def _text(value: Any) -> str:
     return "-" if value in (None, "") else str(value)
 
 
-class AccountColumns(_ModelAdmin):
+class AccountColumns(FilterLookups):
     """The read-only side of the admin of `BusinessAccount`."""
 
     list_display = (
@@ -293,11 +327,6 @@ class AccountColumns(_ModelAdmin):
     def get_list_display_links(self, request: HttpRequest, list_display: Sequence[Any]) -> Any:
         # In a popup the admin's own link is what hands the choice to the form behind it.
         return list_display[:1] if IS_POPUP_VAR in request.GET else None
-
-    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
-        if lookup.partition("__")[0] in _INTERNAL_COLUMNS:
-            return False
-        return super().lookup_allowed(lookup, value, request)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[BusinessAccount], search_term: str

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import csv
+import re
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.http import StreamingHttpResponse
 from django.utils.translation import gettext_lazy
 
+from .admin_columns import FilterLookups
 from .models import ConnectionEvent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from django.contrib.admin.options import ModelAdmin
     from django.db.models import QuerySet
     from django.http import HttpRequest
-
-    _ModelAdmin = ModelAdmin[ConnectionEvent]
-else:  # not subscriptable at run time
-    _ModelAdmin = admin.ModelAdmin
 
 __all__ = ["ConnectionEventAdmin"]
 
@@ -40,10 +37,11 @@ class _Echo:
 
 
 @admin.register(ConnectionEvent)
-class ConnectionEventAdmin(_ModelAdmin):
+class ConnectionEventAdmin(FilterLookups):
     actions = ("export_csv",)
     list_display = ("last_at", "kind", "label", "count", "code", "message", "request_id")
     list_filter = ("kind", "last_at")
+    linked_lookups = ("account__id__exact",)
     list_select_related = ("account",)
     list_per_page = 50
     ordering = ("-last_at", "-pk")
@@ -105,11 +103,14 @@ def _lines(events: Iterable[ConnectionEvent]) -> Iterator[str]:
         )
 
 
+# Spreadsheets take a cell that begins like this for a formula. The full-width twins count in some,
+# and where ";" or a tab separates the cells of a file, one may begin behind each of them.
+_FORMULA = re.compile(
+    r"(?:^|(?<=[;\t\r\n]))"
+    r"""(?=(?:[^\S\t\r\n]|["'])*[=+\-@\uff1d\uff0b\uff0d\uff20])"""
+)
+
+
 def _cell(value: Any) -> str:
     """Text that no spreadsheet takes for a formula."""
-    text = str(value)
-    return f"'{text}" if text.lstrip().startswith(_BEGIN_FORMULAS) else text
-
-
-# And their full-width twins, which some spreadsheets take for the same.
-_BEGIN_FORMULAS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+    return _FORMULA.sub("'", str(value))

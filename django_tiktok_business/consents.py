@@ -206,13 +206,15 @@ class _Consent:
         self.is_new = known is None
         if known is None:
             values = {**self.identity, **self.changes, "credentials_version": 1}
+            # In bulk, because no receiver of post_save may take the row with it when it raises.
             # IntegrityError: another request connects the same account.
             with (
                 suppress(IntegrityError),
                 short_lock_waits(self.using),
                 transaction.atomic(using=self.using),
             ):
-                return self.rows.create(**values, owner_id=self.user.pk)
+                self.rows.bulk_create([BusinessAccount(**values, owner_id=self.user.pk)])
+                return self.rows.get(**self.identity)  # MySQL tells no primary keys
             return None
         is_lost = known.credentials_version == self.lost_version
         may_renew = known.owner_id in (None, self.user.pk) or is_lost

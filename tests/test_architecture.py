@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "admin_account": {"charts", "conf", "models", "presentation", "scopes"},
     "admin_actions": {"admin_columns", "bulk", "models", "presentation", "services"},
     "admin_columns": {"conf", "models", "presentation"},
-    "admin_events": {"models"},
+    "admin_events": {"admin_columns", "models"},
     "admin_overview": {"conf", "models", "presentation"},
     "answers": set(),
     "apps": {"checks", "token_checks"},

@@ -14,6 +14,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.core import mail
 from django.db import DataError, transaction
+from django.db.models.signals import post_save
 from django.test import override_settings
 from django.utils import timezone
 
@@ -157,6 +158,18 @@ def test_new_consent_of_unknown_length_does_not_keep_the_old_end(simulator: Simu
     simulator.fail_next("missing_field", field="refresh_token_expires_in", path=TOKEN)
     connect_account(user, consent(simulator))
     assert stored(account).refresh_token_expires_at is None
+
+
+def test_receiver_of_post_save_that_raises_costs_no_consent(simulator: Simulator) -> None:
+    def fail(**_: Any) -> None:
+        raise LookupError("a bug of the project")
+
+    post_save.connect(fail, sender=BusinessAccount)
+    try:
+        account = connect_account(make_user("ada"), consent(simulator))
+    finally:
+        post_save.disconnect(fail, sender=BusinessAccount)
+    assert pair(stored(account)) == simulator.live_tokens(account.open_id)
 
 
 def refuse(simulator: Simulator) -> None:

@@ -1,0 +1,104 @@
+"""What the admin of a project that is stricter than usual still refuses: rows, and other models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.db import connection, models
+from django.http import HttpRequest
+from django.test import Client, override_settings
+from django.urls import path
+
+from django_tiktok_business.admin import BusinessAccountAdmin
+from django_tiktok_business.models import BusinessAccount
+from django_tiktok_business.simulator import Simulator
+from tests.administrators import html, log_in_root, log_in_staff, page_of, select
+from tests.factories import connect, make_account
+from tests.utils import running_simulator
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+Status = BusinessAccount.Status
+strict_site = admin.AdminSite(name="strict")
+
+
+class StrictAccountAdmin(BusinessAccountAdmin):
+    """Nobody may touch the accounts of the press office."""
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_change_permission(request, obj) and _is_open(obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_delete_permission(request, obj) and _is_open(obj)
+
+
+def _is_open(account: BusinessAccount | None) -> bool:
+    return account is None or account.username != "press"
+
+
+strict_site.register(BusinessAccount, StrictAccountAdmin)
+urlpatterns = [path("admin/", strict_site.urls)]
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    with running_simulator() as simulator:
+        yield simulator
+
+
+@override_settings(ROOT_URLCONF=__name__)
+@pytest.mark.parametrize(
+    "action", ["refresh_selected", "sync_selected", "disconnect_selected", "delete_selected"]
+)
+def test_bulk_action_does_nothing_to_a_row_that_may_not_be_touched(
+    client: Client, simulator: Simulator, action: str
+) -> None:
+    log_in_root(client)
+    others = [connect(simulator, "harbour_bakery"), connect(simulator, "lena.draws", username="press")]
+    before = list(BusinessAccount.objects.order_by("pk").values())
+    assert select(client, action, others, post="yes").status_code == 403
+    assert list(BusinessAccount.objects.order_by("pk").values()) == before
+    assert simulator.count("/tt_user/oauth2/revoke/") == 0
+
+
+@pytest.fixture
+def notices() -> Iterator[type[models.Model]]:
+    """A model of the project's that is called as one of ours, and goes with its account."""
+
+    class Notice(models.Model):
+        account = models.ForeignKey(BusinessAccount, models.CASCADE, related_name="press_notices")
+
+        class Meta:
+            app_label = "auth"
+
+        def __str__(self) -> str:
+            return "Fire in the harbour"
+
+    with connection.schema_editor() as editor:
+        editor.create_model(Notice)
+    admin.site.register(Notice)
+    yield Notice
+    admin.site.unregister(Notice)
+    with connection.schema_editor() as editor:
+        editor.delete_model(Notice)
+    del apps.all_models["auth"]["notice"]
+    apps.clear_cache()
+
+
+def test_models_of_the_project_need_their_own_permission_whatever_they_are_called(
+    client: Client, notices: Any
+) -> None:
+    log_in_staff(client, "view delete")
+    account = make_account(status=Status.REVOKED)
+    notices.objects.create(account=account)
+    page = html(client.get(page_of(account, "delete")))
+    assert "permission to delete the following types" in page
+    client.post(page_of(account, "delete"), {"post": "yes"})
+    select(client, "delete_selected", [account], post="yes")
+    assert notices.objects.count() == 1
+    log_in_root(client)
+    assert "Fire in the harbour" in html(client.get(page_of(account, "delete")))
