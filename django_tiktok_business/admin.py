@@ -103,7 +103,7 @@ class BusinessAccountAdmin(AccountActions):
             picture=picture(account),
             state=self.state(account),
             is_connected=is_connected,
-            is_refreshable=is_connected and account.app_id == conf.APP_ID,
+            is_refreshable=is_connected and not account.is_of_another_app,
         )
         return super().render_change_form(request, context, *args, **kwargs)
 

@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from . import charts, conf, scopes
-from .models import BusinessAccount, ConnectionEvent, DailyMetrics
+from .models import BusinessAccount, ConnectionEvent, DailyMetrics, warning_period
 from .presentation import figure, time_in_full
 
 if TYPE_CHECKING:
@@ -200,22 +200,22 @@ class AccountPage:
                 _("Access token"),
                 account.last_refreshed_at,
                 account.access_token_expires_at,
-                timedelta(seconds=conf.REFRESH_WITHIN_SECONDS),
+                timedelta(seconds=conf.or_default("REFRESH_WITHIN_SECONDS")),
             ),
             _life(
                 _("Consent, for a year"),
                 account.connected_at,
                 account.refresh_token_expires_at,
-                timedelta(days=conf.REAUTHORIZATION_WARNING_DAYS),
+                warning_period(),
             ),
         ]
 
     def next_refresh(self) -> str:
         account = self.account
-        if account.status != account.Status.ACTIVE or account.app_id != conf.APP_ID:
+        if account.status != account.Status.ACTIVE or account.is_of_another_app:
             return _("none planned")
         expires_at = account.access_token_expires_at
-        within = timedelta(seconds=conf.REFRESH_WITHIN_SECONDS)
+        within = timedelta(seconds=conf.or_default("REFRESH_WITHIN_SECONDS"))
         attempt_at = account.next_attempt_at
         if attempt_at is not None and attempt_at > timezone.now():
             return format_html(

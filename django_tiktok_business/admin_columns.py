@@ -22,7 +22,6 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from . import conf
 from .exceptions import ConfigurationError
 from .models import BusinessAccount, Health
 from .presentation import figure, health_badge, picture, time_element, time_in_full
@@ -225,13 +224,6 @@ def _handle(account: BusinessAccount) -> str:
     )
 
 
-def _is_of_another_app(account: BusinessAccount) -> bool:
-    try:
-        return bool(account.app_id != conf.APP_ID)
-    except ConfigurationError:  # which the checks report
-        return False
-
-
 def _column(
     field: str, show: Callable[[Any], str], description: Any = None
 ) -> Callable[[Any, BusinessAccount], str]:
@@ -345,7 +337,7 @@ class AccountColumns(FilterLookups):
     @admin.display(description=gettext_lazy("health"))
     def state(self, account: BusinessAccount) -> str:
         badge = health_badge(account)
-        if not _is_of_another_app(account):
+        if not account.is_of_another_app:
             return badge
         other = _("other app: not refreshed")
         return format_html('{} <span class="tiktok-badge">{}</span>', badge, other)

@@ -40,7 +40,15 @@ from .setting import (
     read_secrets,
 )
 
-__all__ = ["REQUIRED", "SETTINGS", "Setting", "configured", "encryption_secrets", "from_env"]
+__all__ = [
+    "REQUIRED",
+    "SETTINGS",
+    "Setting",
+    "configured",
+    "encryption_secrets",
+    "from_env",
+    "or_default",
+]
 
 _DAY: Final = 86_400  # seconds; also how long an access token lives
 _YEAR: Final = 31_536_000  # seconds; also how long a refresh token lives
@@ -212,10 +220,22 @@ def _current(name: str) -> Any:
         )
     if not setting.accepts(value):
         problem = setting.problem(value)
+        del value  # an error report shows the variables, and this may be a secret with a blank
         raise ConfigurationError(
             f"TIKTOK_BUSINESS[{name!r}] {problem}. A good value: {setting.example}."
         )
     return value if setting.read is None else setting.read(value)
+
+
+def or_default(name: str) -> Any:
+    """The value of a setting that has a default, or that default while another is not usable.
+
+    For pages that show accounts all the same: the checks report what is wrong.
+    """
+    try:
+        return _current(name)
+    except ConfigurationError:
+        return SETTINGS[name].default
 
 
 class _Conf(ModuleType):
@@ -257,19 +277,27 @@ def encryption_secrets() -> Sequence[str]:
         own: Sequence[str] = _usable(*keys) if isinstance(keys, (list, tuple)) else ()
     except TypeError:
         own = ()
+    del keys  # an error report shows the variables, and each is in the clear
     own = own or _current("ENCRYPTION_KEYS")  # which says what is wrong with them
     if own:
         return own
-    secrets: list[str] = []
-    for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
-        if not is_plain(secret):
-            kind = "text that UTF-8 can hold" if isinstance(secret, str) else "a string"
-            raise ConfigurationError(
-                f"SECRET_KEY or one of SECRET_KEY_FALLBACKS is not {kind}, so tokens cannot be "
-                "encrypted with it. Set TIKTOK_BUSINESS['ENCRYPTION_KEYS']."
-            )
-        secrets.append(Secret(secret))
-    return secrets
+    problems = [_problem_with_secret_key(secret) for secret in _secret_keys()]
+    if problem := next(filter(None, problems), ""):
+        raise ConfigurationError(
+            f"SECRET_KEY or one of SECRET_KEY_FALLBACKS is not {problem}, so tokens cannot be "
+            "encrypted with it. Set TIKTOK_BUSINESS['ENCRYPTION_KEYS']."
+        )
+    return [Secret(secret) for secret in _secret_keys()]
+
+
+def _secret_keys() -> Sequence[Any]:
+    return (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
+
+
+def _problem_with_secret_key(secret: Any) -> str:
+    if is_plain(secret):
+        return ""
+    return "text that UTF-8 can hold" if isinstance(secret, str) else "a string"
 
 
 @lru_cache(maxsize=16)  # each read of a token asks

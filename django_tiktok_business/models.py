@@ -162,11 +162,7 @@ def _conditions() -> dict[Health, Q]:
 
 def warning_period() -> timedelta:
     """How long before its end a consent is reported."""
-    try:
-        days = conf.REAUTHORIZATION_WARNING_DAYS
-    except ConfigurationError:  # which the checks report; the pages show accounts all the same
-        days = conf.SETTINGS["REAUTHORIZATION_WARNING_DAYS"].default
-    return timedelta(days=days)
+    return timedelta(days=conf.or_default("REAUTHORIZATION_WARNING_DAYS"))
 
 
 class BusinessAccount(SealedModel):
@@ -371,7 +367,12 @@ class BusinessAccount(SealedModel):
     @property
     def missing_scopes(self) -> list[str]:
         """Scopes that the site asks for and the account holder did not grant, sorted."""
-        return sorted(set(conf.SCOPES) - set(self.granted_scopes))
+        return sorted(set(conf.or_default("SCOPES")) - set(self.granted_scopes))
+
+    @property
+    def is_of_another_app(self) -> bool:
+        """Whether APP_ID names another app, so that nothing here refreshes the account."""
+        return conf.or_default("APP_ID") not in (self.app_id, conf.REQUIRED)
 
     @property
     def profile_link(self) -> str:

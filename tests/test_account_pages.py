@@ -255,7 +255,7 @@ def test_page_is_never_cached_and_wrong_settings_are_a_page(ada: User, client: C
     response = client.get(page_of(account))
     assert "no-store" in response.headers["Cache-Control"]
     assert response.headers["Referrer-Policy"] == "strict-origin"
-    with override_tiktok(SCOPES="not-a-list"):
+    with override_tiktok(CONNECT_PERMISSION=5):
         response = client.get(page_of(account))
     assert response.status_code == 503
     assert "Go back" not in text_of(response)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings as django_settings
 from django.contrib.auth.models import Permission
 from django.db import connection
 from django.db.models import JSONField, Value
@@ -295,3 +296,27 @@ def test_buttons_stand_above_the_panels(root: Client) -> None:
     page = root.get(page_of(make_account()))
     assert buttons(page)[:2] == ["Refresh now", "Sync profile"]
     assert html(page).index("object-tools") < html(page).index("tiktok-page")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        None,
+        {},
+        {"APP_ID": 5},
+        {"SCOPES": 5},
+        {"REFRESH_WITHIN_SECONDS": "x"},
+        {"REAUTHORIZATION_WARNING_DAYS": -1},
+        {"API_BASE_URL": 5},
+        {"CONNECT_PERMISSION": 5},
+        {"NOTIFY": 5},
+    ],
+)
+def test_page_stands_while_a_setting_is_missing_or_wrong(root: Client, settings: Any) -> None:
+    account = make_account()
+    right = django_settings.TIKTOK_BUSINESS
+    values = {**right, **settings} if settings else settings
+    with override_settings(TIKTOK_BUSINESS=values):
+        page = root.get(page_of(account))
+        assert fact(page, "life_1").startswith("ends in")
+        assert "Refresh now" in html(page)

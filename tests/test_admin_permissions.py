@@ -58,7 +58,10 @@ def test_bulk_action_does_nothing_to_a_row_that_may_not_be_touched(
     client: Client, simulator: Simulator, action: str
 ) -> None:
     log_in_root(client)
-    others = [connect(simulator, "harbour_bakery"), connect(simulator, "lena.draws", username="press")]
+    others = [
+        connect(simulator, "harbour_bakery"),
+        connect(simulator, "lena.draws", username="press"),
+    ]
     before = list(BusinessAccount.objects.order_by("pk").values())
     assert select(client, action, others, post="yes").status_code == 403
     assert list(BusinessAccount.objects.order_by("pk").values()) == before

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import pytest
 import requests
+from django.test import override_settings
 from django.utils import timezone
 from requests.adapters import BaseAdapter
 from urllib3 import HTTPResponse
@@ -25,6 +26,7 @@ from django_tiktok_business.client import TikTokClient
 from django_tiktok_business.exceptions import (
     AccessTokenRejectedError,
     AppCredentialsRejectedError,
+    ConfigurationError,
     InvalidResponseError,
     RateLimitError,
     TikTokBusinessError,
@@ -382,6 +384,34 @@ def test_this_module_notices_a_leak(everything_logged: pytest.LogCaptureFixture)
     assert logged
     shown = shown_of(error) | logged
     assert {where for where, text in shown.items() if not leaks_in(text)} == set()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"APP_SECRET": f"{APP_SECRET} "},
+        {"ENCRYPTION_KEYS": APP_SECRET},
+        {"ENCRYPTION_KEYS": [APP_SECRET, ""]},
+        {"ENCRYPTION_KEYS": ["", APP_SECRET]},
+        {"ENCRYPTION_KEYS": [APP_SECRET, f"{APP_SECRET}\n"]},
+        {"ENCRYPTION_KEYS": []},
+    ],
+)
+def test_f34_secret_that_is_set_a_little_wrong_is_not_told(settings: dict[str, Any]) -> None:
+    account = make_account()
+    account.refresh_from_db()
+    secret_key = APP_SECRET.encode()
+
+    def use() -> None:
+        with override_settings(SECRET_KEY=secret_key), override_tiktok(**settings):
+            services.account_client(account)
+            assert account.access_token
+
+    error = error_from(use)
+    assert isinstance(error, ConfigurationError)
+    inner = error.with_traceback(error.__traceback__.tb_next.tb_next)  # type: ignore[union-attr]
+    assert_silent(inner, [])
 
 
 # Errors on their way to another process
