@@ -25,7 +25,7 @@ from .exceptions import (
     ReauthorizationRequired,
     ServerError,
 )
-from .masking import Secret
+from .masking import Secret, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,9 +139,8 @@ class Answer:
         # More is read than shown, because a secret that is taken out makes it shorter; no more
         # than that, because an answer can be megabytes of what takes long to search.
         text = _line(value[: 4 * longest] if isinstance(value, str) else "")
-        for pattern in (*map(_repetition_of, self._secrets), _TOKEN_LIKE):
-            text = pattern.sub("<secret>", text)
-        return text[:longest]
+        text = without_secrets(text, self._secrets)
+        return _TOKEN_LIKE.sub("<secret>", text)[:longest]
 
     @property
     def _request_id(self) -> str:
@@ -364,26 +363,6 @@ def _line(value: Any) -> str:
     """Text in one line: a line break in a message would forge a record of a log file."""
     text = _clean_text(value)
     return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
-
-
-def _repetition_of(secret: str) -> re.Pattern[str]:
-    """What repeats ``secret``, whole or cut off, plain or escaped: its start and what follows.
-
-    Backslashes stand anywhere in escaped text, so those of the secret itself do not count. Each is
-    looked at once, however many a hostile answer holds: hence the look behind, and ``*+`` below.
-    """
-    signs = _BACKSLASH.sub("", secret)[:8]
-    start = "".join(map(_spellings, signs)) or r"(?!)"
-    return re.compile(rf"(?<!\\){start}\S*", re.IGNORECASE)
-
-
-def _spellings(sign: str) -> str:
-    """A pattern for a character: itself, after backslashes, as in a URL, as in JSON."""
-    in_url = "".join(f"%{byte:02x}" for byte in sign.encode("utf-8", "replace"))
-    return rf"(?:{_BACKSLASH.pattern})*+(?:{re.escape(sign)}|{in_url}|u{ord(sign):04x})"
-
-
-_BACKSLASH = re.compile(r"\\|%5c", re.IGNORECASE)
 
 
 # The second net: TikTok's tokens begin like this in all its samples.

@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import logging
 import re
-from typing import Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
-__all__ = ["RedactCallbackQuery", "Secret", "SecretBytes"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["RedactCallbackQuery", "Secret", "SecretBytes", "without_secrets"]
 
 
 class Secret(str):
@@ -39,6 +42,53 @@ class SecretBytes(bytes):
     def __getitem__(self, key: Any) -> Any:
         part = super().__getitem__(key)
         return SecretBytes(part) if isinstance(part, bytes) else part
+
+
+# A character, however often and however it is escaped: as in a URL, in a script, in HTML.
+_SIGN = re.compile(
+    r"%(?:25)*(?P<url>[0-9a-f]{2})"
+    r"|\\+(?:u\{?|x)(?P<script>[0-9a-f]{2,4})\}?"
+    r"|&(?:amp;)*#(?:x(?P<hex>[0-9a-f]{1,4})|(?P<decimal>[0-9]{1,4}));"
+    r"|.",
+    re.IGNORECASE | re.DOTALL,
+)
+_PIECE = 8  # so many successive letters and digits give a secret away
+_REST = re.compile(r"\S*")
+
+
+def without_secrets(text: str, secrets: Iterable[str]) -> str:
+    """``text`` with "<secret>" in the place of what repeats a secret, or a piece of one.
+
+    Letters and digits alone count: all else is what escaping, wrapping and decoding change.
+    """
+    signs = list(_signs_of(text))
+    plain = "".join(sign for sign, _ in signs)
+    is_secret = [False] * len(plain)
+    for secret in secrets:
+        letters = "".join(sign for sign, _ in _signs_of(secret))
+        length = min(_PIECE, len(letters))
+        pieces = {letters[at : at + length] for at in range(len(letters) - length + 1)} - {""}
+        for at in range(len(plain) - length + 1):
+            if plain[at : at + length] in pieces:
+                is_secret[at : at + length] = [True] * length
+    shown = ""
+    end = 0  # of what was shown or left out
+    for at, (_, place) in enumerate(signs):
+        if not is_secret[at] or place.start() < end:
+            continue
+        last = is_secret.index(False, at) if False in is_secret[at:] else len(is_secret)
+        shown += f"{text[end : place.start()]}<secret>"
+        end = _REST.match(text, signs[last - 1][1].end()).end()  # type: ignore[union-attr]
+    return shown + text[end:]
+
+
+def _signs_of(text: str) -> Iterator[tuple[str, re.Match[str]]]:
+    """The letters and digits of a text, in small letters, and where they stand."""
+    for match in _SIGN.finditer(text):
+        code = next(filter(None, match.group("url", "script", "hex")), None)
+        number = int(code, 16) if code else int(match["decimal"] or ord(match[0][0]))
+        if number < 128 and chr(number).isalnum():
+            yield chr(number).lower(), match
 
 
 # The authorization code and the state are the only secrets that TikTok puts into a URL of ours.

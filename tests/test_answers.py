@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -308,6 +309,13 @@ SECRETS = [
         lambda secret: json.dumps(json.dumps(secret))[1:-1],
         lambda secret: json.dumps(secret).replace("/", "\\/"),
         lambda secret: "".join(f"\\u{ord(sign):04X}" for sign in secret),
+        lambda secret: "".join(f"\\u{{{ord(sign):x}}}" for sign in secret),
+        lambda secret: "".join(f"&#{ord(sign)};" for sign in secret),
+        lambda secret: "".join(f"&amp;#x{ord(sign):x};" for sign in secret),
+        lambda secret: quote(quote(quote(secret, safe=""))),
+        lambda secret: f"{secret[:5]}\n{secret[5:]}",
+        lambda secret: re.sub("[^A-Za-z0-9]", " ", secret),
+        lambda secret: f"****{secret[4:]}",
         lambda secret: f"Invalid token:{secret}",
         lambda secret: f'{{"access_token":"{secret}"}}',
     ],
@@ -320,8 +328,12 @@ def test_f34_secret_that_tiktok_repeats_is_not_told(secret: str, spell: Any) -> 
     for error in (error_of(answer), answer.invalid("so")):
         shown = f"{error} {error!r} {vars(error)}".lower()
         assert "<secret>" in shown
-        for form in (secret, secret[:8], quote(secret, safe=""), json.dumps(secret)[1:-1]):
+        for form in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1]):
             assert form.lower() not in shown
+        letters = re.sub("[^a-z0-9]", "", secret.lower())
+        told = re.sub("[^a-z0-9]", "", shown)
+        pieces = {letters[at : at + 8] for at in range(len(letters) - 7)}
+        assert [piece for piece in pieces if piece in told] == []
 
 
 @pytest.mark.parametrize(
