@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.contrib.admin.views.main import ChangeList
 from django.core import checks
-from django.core.cache import caches
 from django.core.exceptions import EmptyResultSet
 from django.core.paginator import Paginator
 from django.db import connections
@@ -25,7 +24,7 @@ from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from . import conf
+from . import conf, limits
 from .exceptions import ConfigurationError
 from .models import (
     BusinessAccount,
@@ -72,13 +71,15 @@ class Figures:
     def of(cls, accounts: BusinessAccountQuerySet) -> Figures:
         """Count, or take over what was counted a moment ago where the accounts are many."""
         key = _cache_key(accounts)
-        kept = _cached("get", key)
+        kept = limits.cached(lambda cache: cache.get(key), otherwise=None)
         if isinstance(kept, dict):
-            with suppress(TypeError, ValueError):  # of another version of this package
+            # Of another version of this package, or of who writes to the cache.
+            with suppress(AttributeError, TypeError, ValueError):
                 return cls.unpacked(kept)
         figures = cls.counted(accounts)
         if figures.kept_seconds:
-            _cached("set", key, figures.packed(), figures.kept_seconds)
+            packed, seconds = figures.packed(), figures.kept_seconds
+            limits.cached(lambda cache: cache.set(key, packed, seconds), otherwise=None)
         return figures
 
     def packed(self) -> dict[str, Any]:
@@ -94,7 +95,19 @@ class Figures:
             name: datetime.fromisoformat(value) if isinstance(value, str) else value
             for name, value in kept.items()
         }
-        return cls(**values)
+        figures = cls(**values)
+        numbers = (*figures.counts.values(), figures.overdue, figures.calls_today)
+        instants: tuple[Any, ...] = (
+            figures.next_expiry,
+            figures.last_refresh,
+            figures.next_consent_end,
+        )
+        if not all(type(number) is int for number in numbers) or not all(
+            instant is None or (isinstance(instant, datetime) and instant.tzinfo)
+            for instant in instants
+        ):
+            raise TypeError("Somebody else has written this.")
+        return figures
 
     @classmethod
     def counted(cls, accounts: BusinessAccountQuerySet) -> Figures:
@@ -162,14 +175,6 @@ def _cache_key(accounts: BusinessAccountQuerySet) -> str:
     database = connections[accounts.db].settings_dict["NAME"]
     of = f"{accounts.db} {database} {warning_period()} {_setting('APP_ID', '')} {asked}"
     return f"tiktok_business:overview:1:{hashlib.sha256(of.encode()).hexdigest()}"
-
-
-def _cached(method: str, *arguments: Any) -> Any:
-    """Call the cache; None when it fails: then the figures are counted each time."""
-    try:
-        return getattr(caches[_setting("CACHE_ALIAS", "default")], method)(*arguments)
-    except Exception:  # noqa: BLE001 -- each cache library has its own
-        return None
 
 
 def _setting(name: str, otherwise: Any) -> Any:

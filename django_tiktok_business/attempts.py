@@ -18,7 +18,7 @@ from django.http import QueryDict
 from django.utils.crypto import constant_time_compare
 
 from . import conf, limits
-from .masking import Secret
+from .masking import SECRET_PARAMETER, Secret
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -33,6 +33,9 @@ ATTEMPTS_KEPT = 5  # tabs in which a user may be connecting at once
 # many, at the end of one window and the beginning of the next, are less than the 40 calls a minute
 # that TikTok allows for an account.
 LIMIT = 15
+# Consents for accounts of other users, likewise: each may end a pair of the owner's at TikTok. To
+# find that out takes a refresh, which `consents` makes 20 times a minute for an account.
+REFUSALS = 3
 
 # With any of these in the query there was no consent, even when a code comes along. TikTok's page
 # "OAuth error handling" (developers.tiktok.com, 2026-11-22) names the parameters and the errors;
@@ -140,6 +143,24 @@ def is_too_often(request: HttpRequest, event: str) -> bool:
     return limits.count(event, str(request.user.pk)) > LIMIT
 
 
+def is_first_profile(account_pk: int) -> bool:
+    """Whether nobody has connected this account, and read its profile, within the minute.
+
+    Of the account, and whatever came of it: a consent that allows no profile costs several calls,
+    and TikTok pauses all calls of an app that asks too much for one account.
+    """
+    return limits.count("profile", str(account_pk)) == 1
+
+
+def note_refusal(request: HttpRequest) -> None:
+    """Count a consent for an account that another user owns; it has cost a refresh to judge it."""
+    limits.count("refused_consent", str(request.user.pk))
+
+
+def is_refused_too_often(request: HttpRequest) -> bool:
+    return limits.number("refused_consent", str(request.user.pk)) >= REFUSALS
+
+
 def _digest(state: str) -> str:
     # A charset that the request names can decode to what UTF-8 does not encode.
     return hashlib.sha256(state.encode(errors="replace")).hexdigest()
@@ -164,14 +185,25 @@ class Answer:
         request.GET = QueryDict()
         sent = request.META.get("QUERY_STRING") or "?"
         request.META["QUERY_STRING"] = ""
-        # Servers keep the whole address beside it, and some proxies send it in a header.
+        # Servers keep the whole address beside it, and some proxies send it in a header, in their
+        # own spelling. A cookie belongs to this site, and the session may not have been read yet.
         for name, value in request.META.items():
-            if isinstance(value, str) and sent in value:
-                request.META[name] = value.partition("?")[0]
+            if isinstance(value, str) and name != "HTTP_COOKIE":
+                request.META[name] = _without_answer(value, sent)
         request.__dict__.pop("headers", None)  # made of them when it was first asked for
         if (scope := getattr(request, "scope", None)) is not None:
             scope["query_string"] = b""
             scope["headers"] = [
-                (name, value.partition(b"?")[0] if sent.encode() in value else value)
+                (name, _without_answer(value.decode("latin-1"), sent).encode("latin-1"))
+                if name != b"cookie"
+                else (name, value)
                 for name, value in scope["headers"]
             ]
+
+
+def _without_answer(header: str, sent: str) -> str:
+    """``header`` up to the query that it repeats, ``sent`` as it was or otherwise spelled."""
+    found = SECRET_PARAMETER.search(header)
+    if found is None and sent not in header:
+        return header
+    return header[: found.start() if found else None].partition("?")[0]

@@ -13,7 +13,7 @@ import random
 import re
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.views.decorators.debug import sensitive_variables
@@ -154,7 +154,7 @@ class TikTokClient:
     def exchange_code(self, code: str, *, redirect_uri: str) -> TokenGrant:
         """Exchange an authorization code. Never tried twice: the code is used up by the first."""
         code = Secret(code)  # here and below: a report on an error shows the variables' reprs
-        sent_at = datetime.now(UTC)
+        sent_at = clock.instant()
         answer = self._request(
             "POST",
             "/tt_user/oauth2/token/",
@@ -185,7 +185,7 @@ class TikTokClient:
         after the first is begun that could last beyond ``until``, on the monotonic clock.
         """
         refresh_token = Secret(refresh_token)
-        sent_at = datetime.now(UTC)
+        sent_at = clock.instant()
         answer = self._request(
             "POST",
             "/tt_user/oauth2/refresh_token/",

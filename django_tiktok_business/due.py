@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Due", "Pages"]
 
+LONGEST_RUN = timedelta(days=1)  # which is as long as an access token lives
 PAGE_ROWS = 256  # primary keys and open ids only: what is claimed is read afresh
 
 
@@ -55,7 +56,12 @@ class Due:
     @property
     def _may_be_tried(self) -> Q:
         active = Q(status="active")
-        untouched = Q(last_refreshed_at__isnull=True) | Q(last_refreshed_at__lt=self.began_at)
+        untouched = (
+            Q(last_refreshed_at__isnull=True)
+            | Q(last_refreshed_at__lt=self.began_at)
+            # Written by a clock that was wrong: nobody has refreshed it in the future.
+            | Q(last_refreshed_at__gt=self.began_at + LONGEST_RUN)
+        )
         waited = Q(next_attempt_at__isnull=True) | Q(next_attempt_at__lte=self.began_at)
         return active & untouched if self.ignores_backoff else active & untouched & waited
 

@@ -19,7 +19,7 @@ from django.db import DatabaseError, IntegrityError, InterfaceError, transaction
 from django.db.models import Count, F, Max
 from django.utils import timezone
 
-from . import conf
+from . import clock, conf
 from .durable import is_in_transaction, short_lock_waits
 from .exceptions import APIError, ConfigurationError
 from .history import ConnectionEvent
@@ -197,7 +197,7 @@ def _count(once_more: Collection[ConnectionEvent], events: QuerySet[ConnectionEv
 
 
 def _forget(events: QuerySet[ConnectionEvent], kept: int, longest: timedelta) -> None:
-    events.filter(last_at__lt=timezone.now() - longest).delete()
+    events.filter(last_at__lt=clock.instant() - longest).delete()
     counts = events.values("account").annotate(count=Count("pk")).filter(count__gt=kept)
     for account_pk in counts.values_list("account", flat=True):
         of_account = events.filter(account=account_pk).order_by("-pk")

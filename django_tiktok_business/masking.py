@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["RedactCallbackQuery", "Secret", "SecretBytes", "without_secrets"]
+__all__ = [
+    "SECRET_PARAMETER",
+    "RedactCallbackQuery",
+    "Secret",
+    "SecretBytes",
+    "without_secrets",
+]
 
 
 class Secret(str):
@@ -96,7 +102,7 @@ def _signs_of(text: str) -> Iterator[tuple[str, re.Match[str]]]:
 # would take minutes for a line of nothing else, and anybody can send one.
 _QUERY = re.compile(r"\?\S*")
 # A login page's `next` holds a query within the query.
-_SECRET_PARAMETER = re.compile(r"(?:\b|%3F|%26)(?:code|auth_code|state)(?:=|%3D)", re.IGNORECASE)
+SECRET_PARAMETER = re.compile(r"(?:\b|%3F|%26)(?:code|auth_code|state)(?:=|%3D)", re.IGNORECASE)
 
 
 class RedactCallbackQuery(logging.Filter):
@@ -122,4 +128,4 @@ class RedactCallbackQuery(logging.Filter):
 
 
 def _without_secrets(query: re.Match[str]) -> str:
-    return "?<redacted>" if _SECRET_PARAMETER.search(query[0]) else query[0]
+    return "?<redacted>" if SECRET_PARAMETER.search(query[0]) else query[0]

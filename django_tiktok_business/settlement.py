@@ -135,7 +135,8 @@ def _was_not_sent(error: TikTokBusinessError) -> bool:
 def rejected(account: BusinessAccount, error: APIError, using: str) -> TikTokBusinessError:
     """TikTok does not accept even a fresh access token: only a new consent can help.
 
-    Marks the account, unless its row holds another pair by now; returns what to raise.
+    Marks the account, unless its row holds another pair by now, or is claimed: then TikTok may have
+    issued one that is not saved yet. Returns what to raise.
     """
     verdict = ReauthorizationRequired(
         error.message, code=error.code, request_id=error.request_id, http_status=error.http_status
@@ -144,8 +145,12 @@ def rejected(account: BusinessAccount, error: APIError, using: str) -> TikTokBus
         pk=account.pk,
         status=BusinessAccount.Status.ACTIVE,
         credentials_version=account.credentials_version,
+        claim_id="",
     )
-    return _mark_rejected(account, verdict, same_pair, _failure(verdict), using) or error
+    marked = _mark_rejected(account, verdict, same_pair, _failure(verdict), using)
+    if marked is None and reload(account, using) and account.claim_id:
+        return AccountBusyError("The tokens are being renewed; the call can be repeated.")
+    return marked or error
 
 
 def _mark_rejected(

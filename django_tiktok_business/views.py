@@ -27,7 +27,7 @@ from django.utils.translation import gettext as _
 from . import attempts, conf, outcomes, presentation, scopes, services
 from .account_pages import AccountListView, AccountView, may_disconnect
 from .attempts import Answer
-from .exceptions import TikTokBusinessError
+from .exceptions import AccountOwnedByAnotherUserError, TikTokBusinessError
 from .models import BusinessAccount
 from .pages import ConnectPermissionMixin, PageView
 
@@ -156,6 +156,8 @@ class CallbackView(ConnectPermissionMixin, PageView):
             return self.result(outcomes.ALREADY_ANSWERED)
         if attempts.is_expired(attempt):
             return self.result(outcomes.EXPIRED)
+        if attempts.is_refused_too_often(request):
+            return self.result(outcomes.TOO_MANY_ANSWERS)
         return self._use(attempt)
 
     def _use(self, attempt: Attempt) -> HttpResponse:
@@ -179,6 +181,8 @@ class CallbackView(ConnectPermissionMixin, PageView):
             )
         except TikTokBusinessError as error:
             logger.warning("An account was not connected: %s", error)
+            if isinstance(error, AccountOwnedByAnotherUserError):
+                attempts.note_refusal(self.request)
             return self.failure(error)
         except DatabaseError:
             logger.exception("An account was not connected: it could not be stored.")
@@ -192,7 +196,7 @@ class CallbackView(ConnectPermissionMixin, PageView):
         """Ask for the profile, then say what has become of it all."""
         has_profile = True
         try:
-            if not _has_fresh_profile(account):
+            if not _has_fresh_profile(account) and attempts.is_first_profile(account.pk):
                 services.sync_profile(account)
         except (TikTokBusinessError, DatabaseError) as error:
             logger.warning("The profile of %s was not synced: %s", account.open_id, error)

@@ -567,8 +567,19 @@ def test_figures_of_many_accounts_are_kept_for_a_moment_and_say_so(root: Client)
         assert tallies(root.get(LIST))["?health=retrying"] == "1 retrying"
 
 
-@pytest.mark.parametrize("kept", [{"odd": 1}, {"counts": {}, "last_refresh": "yesterday"}])
-def test_figures_that_another_version_kept_are_counted_again(
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"odd": 1},
+        {"counts": {}, "last_refresh": "yesterday"},
+        {"counts": {}, "last_refresh": 5},
+        {"counts": {}, "last_refresh": "2026-11-26T06:00:00"},
+        {"counts": {}, "overdue": None},
+        {"counts": 5},
+        {"counts": {"healthy": "x"}},
+    ],
+)
+def test_figures_that_somebody_else_kept_are_counted_again(
     root: Client, kept: dict[str, Any]
 ) -> None:
     one_of_each()

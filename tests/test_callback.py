@@ -164,6 +164,26 @@ def test_f37_query_is_taken_out_of_what_servers_and_proxies_add() -> None:
     assert "secret" not in f"{request.META} {request.headers}"
 
 
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        "/tiktok/callback/?code=secret%2A1&state=secret-state",
+        "/tiktok/callback/?code=secret*1&state=secret-state&via=proxy",
+        "/login/?next=/tiktok/callback/%3Fcode%3Dsecret%2A1%26state%3Dsecret-state",
+        "code=secret*1&state=secret-state",
+        "https://www.tiktok.com/v2/auth/authorize/?state=secret-state&client_key=1",
+    ],
+)
+def test_f37_query_is_taken_out_of_headers_that_spell_it_otherwise(spelled: str) -> None:
+    request = RequestFactory().get(
+        "/tiktok/callback/?code=secret*1&state=secret-state",
+        headers={"X-Original-Uri": spelled, "Cookie": "a=b?c; mode=state=1"},
+    )
+    Answer(request)
+    assert "secret" not in f"{request.META} {request.headers}"
+    assert request.META["HTTP_COOKIE"] == "a=b?c; mode=state=1"
+
+
 def test_f37_query_is_taken_out_of_the_asgi_scope(db: None) -> None:
     client = AsyncClient()
     response = async_to_sync(client.get)(f"{CALLBACK}?code=the-code&state=the-state")

@@ -137,6 +137,12 @@ def test_only_active_accounts_that_are_not_refreshed_since_are_due() -> None:
         assert BusinessAccount.objects.filter(due.condition).get() == good
 
 
+def test_account_that_was_refreshed_in_the_future_is_due_all_the_same() -> None:
+    by_a_wrong_clock = account(1, 10, last_refreshed_at=timezone.now() + timedelta(days=3))
+    account(2, 10, last_refreshed_at=timezone.now() + timedelta(minutes=3))
+    assert list(walk(now_due())) == [pks(by_a_wrong_clock)]
+
+
 def test_those_that_wait_for_their_next_attempt_are_counted_and_left_alone() -> None:
     now = timezone.now()
     over = account(1, 10)

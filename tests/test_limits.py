@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
+from django.db import connection
 from django.test import Client, override_settings
 
-from django_tiktok_business import attempts, limits
+from django_tiktok_business import attempts, limits, services
+from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
+from tests.factories import connect, make_user
 from tests.utils import running_simulator
 from tests.visits import CALLBACK, CONNECT, PROFILE_CALL, TOKEN_CALL, leave, log_in, text_of, visit
 
@@ -94,6 +97,45 @@ def test_account_that_is_connected_again_and_again_is_not_read_each_time(
         assert client.get(visit(client, simulator)).status_code == 302
     assert simulator.count(TOKEN_CALL) == 3
     assert simulator.count(PROFILE_CALL) == 2  # the profile, and once a day the figures
+
+
+@pytest.mark.parametrize("missing_scope_code", [0, 40001])
+def test_consents_that_allow_no_profile_do_not_use_up_the_calls_of_the_site(
+    client: Client, ada: User, missing_scope_code: int
+) -> None:
+    with running_simulator(rate_limits=True, missing_scope_code=missing_scope_code) as simulator:
+        others = connect(simulator, "alpine_velo", owner=make_user("grace"))
+        for _ in range(attempts.LIMIT):
+            client.get(visit(client, simulator, scopes=["video.list"]))
+        assert simulator.count(TOKEN_CALL) == attempts.LIMIT
+        assert simulator.count(PROFILE_CALL) <= 3
+        services.refresh_account(others)
+
+
+def test_consents_for_accounts_of_others_are_limited_before_the_code_is_used(
+    client: Client, ada: User, simulator: Simulator
+) -> None:
+    owner = make_user("grace")
+    connect(simulator, owner=owner)
+    statuses = [client.get(visit(client, simulator)).status_code for _ in range(5)]
+    assert statuses == [409] * attempts.REFUSALS + [429] * 2
+    assert simulator.count(TOKEN_CALL) == attempts.REFUSALS
+    row = BusinessAccount.objects.get()
+    assert (row.access_token, row.refresh_token) == simulator.live_tokens(row.open_id)
+
+
+def test_table_of_the_cache_that_is_missing_fails_no_request(
+    client: Client, ada: User, simulator: Simulator, settings: Any
+) -> None:
+    table = {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "missing"}
+    settings.CACHES = {"default": table}
+    connection.settings_dict["ATOMIC_REQUESTS"] = True
+    try:
+        answer = client.get(visit(client, simulator))
+    finally:
+        connection.settings_dict["ATOMIC_REQUESTS"] = False
+    assert answer.status_code == 302
+    assert BusinessAccount.objects.get().owner == ada
 
 
 def test_cache_that_keeps_nothing_stops_nobody(client: Client, ada: User) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,12 +14,12 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.core import mail
-from django.db import DataError, transaction
+from django.db import DataError, connections, transaction
 from django.db.models.signals import post_save
 from django.test import override_settings
 from django.utils import timezone
 
-from django_tiktok_business import consents, limits, services, signals
+from django_tiktok_business import clock, consents, limits, services, signals
 from django_tiktok_business.exceptions import (
     AccessTokenRejectedError,
     AccountBusyError,
@@ -170,6 +171,46 @@ def test_receiver_of_post_save_that_raises_costs_no_consent(simulator: Simulator
     finally:
         post_save.disconnect(fail, sender=BusinessAccount)
     assert pair(stored(account)) == simulator.live_tokens(account.open_id)
+
+
+def test_f17_expiry_counts_from_the_time_of_the_database(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine whose clock is days ahead, and which has measured that."""
+    monkeypatch.setattr(clock, "instant", lambda: timezone.now() - timedelta(days=3))
+    account = connect_account(make_user("ada"), consent(simulator))
+    assert account.access_token_expires_at is not None
+    ahead = account.access_token_expires_at - timezone.now()
+    assert timedelta(days=-2, minutes=-1) < ahead < timedelta(days=-2, minutes=1)
+
+
+def test_f20_rejection_while_the_tokens_are_being_renewed_is_no_verdict(
+    simulator: Simulator,
+) -> None:
+    account = connect(simulator, owner=make_user("ada"))
+    stale = stored(account)
+    services.refresh_account(stored(account))
+    raised: list[type[BaseException]] = []
+
+    def call_with_the_stale_instance() -> None:
+        with pytest.raises(RetryableError) as caught, services.account_client(stale) as client:
+            client.profile()
+        raised.append(caught.type)
+        connections.close_all()
+
+    def ask() -> None:
+        thread = threading.Thread(target=call_with_the_stale_instance)
+        thread.start()
+        thread.join()
+
+    meanwhile(ask)  # when TikTok has ended the pair that is in the row
+    with override_tiktok(NOTIFY=["ops@example.com"]):
+        services.refresh_due_accounts(within=timedelta(days=3))
+    assert raised == [AccountBusyError]
+    row = stored(account)
+    assert (row.status, pair(row)) == (Status.ACTIVE, simulator.live_tokens(row.open_id))
+    assert mail.outbox == []
+    assert not row.events.filter(kind="rejected").exists()
 
 
 def refuse(simulator: Simulator) -> None:
