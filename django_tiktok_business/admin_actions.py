@@ -15,6 +15,7 @@ from django.contrib.admin.options import TO_FIELD_VAR
 from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
 from django.contrib.admin.utils import get_deleted_objects, unquote
 from django.core.exceptions import PermissionDenied
+from django.db import router
 from django.http import Http404, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -53,6 +54,13 @@ class AccountActions(AccountColumns):
     """The bulk actions of the list, and the ways to end a connection."""
 
     actions = ("refresh_selected", "sync_selected", "disconnect_selected", "delete_selected")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[BusinessAccount]:
+        """Where they are written, for what changes them: a replica may be behind."""
+        accounts = super().get_queryset(request)
+        if request.method in ("GET", "HEAD"):
+            return accounts
+        return accounts.using(router.db_for_write(self.model))
 
     def _url(self, page: str, *args: Any) -> str:
         name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{page}"

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from django.contrib import messages
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.mixins import LoginRequiredMixin
-from django.db import DatabaseError
+from django.db import DatabaseError, router
 from django.http import Http404, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
@@ -261,7 +261,9 @@ class DisconnectView(LoginRequiredMixin, PageView):
 
     def get_account(self, pk: int) -> BusinessAccount:
         """The account, when this user may disconnect it; raises Http404."""
-        account = get_object_or_404(BusinessAccount, pk=pk)
+        # Where it is written: a replica may not know that it was connected again.
+        accounts = BusinessAccount.objects.using(router.db_for_write(BusinessAccount))
+        account = get_object_or_404(accounts, pk=pk)
         if not may_disconnect(self.request.user, account):
             raise Http404
         return account

@@ -16,7 +16,7 @@ from django.urls import path
 from django_tiktok_business.admin import BusinessAccountAdmin
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
-from tests.administrators import html, log_in_root, log_in_staff, page_of, select
+from tests.administrators import LIST, html, log_in_root, log_in_staff, page_of, select
 from tests.factories import connect, make_account
 from tests.utils import running_simulator
 
@@ -105,3 +105,37 @@ def test_models_of_the_project_need_their_own_permission_whatever_they_are_calle
     assert notices.objects.count() == 1
     log_in_root(client)
     assert "Fire in the harbour" in html(client.get(page_of(account, "delete")))
+
+
+class Lagging:
+    """A router that reads accounts from a replica, which nobody can reach here."""
+
+    def db_for_read(self, model: type[models.Model], **hints: object) -> str | None:
+        return "replica" if model is BusinessAccount else None
+
+
+@pytest.mark.parametrize(
+    "press",
+    [
+        lambda client, account: client.post(f"/tiktok/{account.pk}/disconnect/"),
+        lambda client, account: client.post(page_of(account, "disconnect")),
+        lambda client, account: client.post(page_of(account, "delete"), {"post": "yes"}),
+        lambda client, account: client.post(
+            LIST,
+            {
+                "action": "disconnect_selected",
+                "_selected_action": [account.pk],
+                "post": "yes",
+            },
+        ),
+    ],
+)
+def test_what_ends_a_connection_is_decided_where_it_is_written(
+    client: Client, simulator: Simulator, press: Any
+) -> None:
+    log_in_root(client)
+    account = connect(simulator, status=Status.ACTIVE)
+    with override_settings(DATABASE_ROUTERS=[Lagging()]):
+        assert press(client, account).status_code == 302
+    assert simulator.count("/tt_user/oauth2/revoke/") == 1
+    assert not BusinessAccount.objects.exclude(status=Status.REVOKED).exists()

@@ -266,7 +266,7 @@ def test_f34_list_holds_no_token(ada: User, client: Client) -> None:
 
 def test_wrong_setting_makes_the_list_a_page_that_says_so(ada: User, client: Client) -> None:
     make_account(owner=ada)
-    with override_tiktok(SCOPES="not-a-list"):
+    with override_tiktok(CONNECT_PERMISSION=5):
         response = client.get(LIST)
     assert response.status_code == 503
     assert "This site is not fully set up" in text_of(response)
