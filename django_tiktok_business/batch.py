@@ -10,6 +10,8 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from django.db.models import F
+
 from . import clock, durable, events, refresh, settlement
 from .answers import TokenGrant
 from .calls import Call
@@ -38,7 +40,9 @@ if TYPE_CHECKING:
 __all__ = ["RefreshReport", "RefreshResult", "refresh_accounts"]
 
 POLL_SECONDS = 0.1  # how often a run that waits for an answer looks whether it shall stop
-OUTAGE_THRESHOLD = 5  # consecutive failures of TikTok itself after which the batch stops
+# So many consecutive failures of TikTok itself make a witness be asked: an account that has nothing
+# to do with them. When TikTok fails for that one too, it is down, and the batch stops.
+OUTAGE_THRESHOLD = 5
 MOST_PAUSES = 3  # in a row; refused again after them, the run stops
 LONGEST_WAIT_SECONDS = 310  # for a turn: five minutes and some; TikTok may ask for a longer pause
 
@@ -145,6 +149,8 @@ class _Run:
         self.waiting: deque[tuple[int, str]] = deque()  # whose turn comes next
         # Those of whom it is not known yet whether they or TikTok itself are the trouble.
         self.suspects: deque[tuple[BusinessAccount, TikTokBusinessError]] = deque()
+        self.witness: int | None = None  # the primary key of the account that is to tell
+        self.witnesses: set[int] = set()
         self.refused: dict[int, RefreshResult] = {}  # by primary key; to be tried after the pause
         self.is_database_proven = False
 
@@ -157,8 +163,11 @@ class _Run:
             room = self.room()
             if self.shall_stop():
                 return
-            self.waiting.extend(islice(candidates, max(0, room - len(self.waiting))))
-            wanted = min(room, len(self.waiting))
+            if self.witness is None:
+                self.waiting.extend(islice(candidates, max(0, room - len(self.waiting))))
+                wanted = min(room, len(self.waiting))
+            else:  # until it has told, nobody else is sent after it
+                wanted = int(self.witness in {pk for pk, _ in self.waiting})
             if wanted and self.has_turn(wanted):
                 ready = min(wanted, len(self.turns))
                 self.submit([self.waiting.popleft() for _ in range(ready)])
@@ -176,7 +185,7 @@ class _Run:
         pages = self.due.pages()
         while page := self.patiently(pages.next):
             clock.synchronize(self.using)
-            yield from page
+            yield from (row for row in page if row[0] not in self.witnesses)
 
     def room(self) -> int:
         """Free places for calls, after saving what has been answered.
@@ -229,6 +238,8 @@ class _Run:
         )
         for account in claimed:
             del open_ids[account.pk]
+        if self.witness in open_ids:
+            self.witness = None  # somebody else has it; the next failure calls another one
         for pk, open_id in open_ids.items():
             outcome = "retry_later" if pk in busy else "skipped"
             self.count(RefreshResult(pk, open_id, outcome, message=busy.get(pk, "")))
@@ -282,17 +293,21 @@ class _Run:
             self.clear_suspects()  # TikTok is there
             self.count(_result(account, error))
             return
+        is_witness = account.pk == self.witness
+        self.witness = None if is_witness else self.witness
         self.calls.drop()
         if answer is None:
             settlement.release(account, self.using)
             self.waiting.appendleft((account.pk, account.open_id))
+            self.witness = account.pk if is_witness else self.witness
             return
         if not isinstance(answer, TikTokBusinessError):
             settlement.release(account, self.using)
             raise answer
         if isinstance(answer, ConnectionFailedError | ServerError):
             self.suspects.append((account, answer))
-            if len(self.suspects) >= OUTAGE_THRESHOLD:
+            is_in_doubt = len(self.suspects) >= OUTAGE_THRESHOLD and self.witness is None
+            if is_in_doubt and (is_witness or not self.call_witness()):
                 self.report.stopped = self.report.stopped or "tiktok_unavailable"
             return
         error = settlement.settle(account, answer, self.using)
@@ -304,6 +319,25 @@ class _Run:
             self.refuse(account, error)
         else:
             self.count(_result(account, error))
+
+    def call_witness(self) -> bool:
+        """Let the due account come next with which TikTok has worked most lately, if there is one.
+
+        Were the next ones taken as they come, a handful of accounts for which TikTok fails, as the
+        most urgent ones, would stop each run before it reached any other.
+        """
+        rows = self.due.chosen.filter(self.due.condition, claim_id="").exclude(
+            pk__in=self.witnesses
+        )
+        latest = rows.order_by(F("last_refreshed_at").desc(nulls_last=True), "-pk")
+        witness = self.patiently(latest.values_list("pk", "open_id").first)
+        if witness is None:
+            return False
+        self.witness = witness[0]
+        self.witnesses.add(witness[0])
+        others = [row for row in self.waiting if row != witness]
+        self.waiting = deque([witness, *others])
+        return True
 
     def save(self, account: BusinessAccount, grant: TokenGrant) -> TikTokBusinessError | None:
         """Before anything else is done. Ctrl-C leaves it to be done once more, by `conclude`."""
@@ -319,12 +353,13 @@ class _Run:
         """Try it once more when the pause is over, unless that has been done often enough."""
         self.turns.clear()  # they were taken before the pause
         self.refused[account.pk] = _result(account, error)
-        self.waiting.appendleft((account.pk, account.open_id))
+        self.waiting.append((account.pk, account.open_id))  # others may be spared the next one
         if self.calls.ceiling.pauses > MOST_PAUSES:
             self.report.stopped = self.report.stopped or "rate_limited"
 
     def clear_suspects(self) -> None:
         """The trouble was with these accounts: write it down."""
+        self.witness = None
         while self.suspects:
             account, error = self.suspects.popleft()
             verdict = settlement.settle(account, error, self.using)

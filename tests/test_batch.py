@@ -15,7 +15,7 @@ from django.db import DataError, OperationalError, connection, connections, tran
 from django.dispatch import Signal
 from django.utils import timezone
 
-from django_tiktok_business import ceiling, refresh, services, signals
+from django_tiktok_business import batch, ceiling, refresh, services, signals
 from django_tiktok_business.exceptions import DecryptionError, ServerError
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.services import RefreshResult
@@ -356,8 +356,8 @@ def test_f53_outage_stops_the_run_and_changes_no_account(
     with listening(signals.refresh_failed) as failed:
         report = services.refresh_due_accounts(concurrency=concurrency, on_result=results.append)
     assert report.stopped == "tiktok_unavailable"
-    # The fifth failure, and what was in the pool at that moment.
-    assert 5 <= paced.count(REFRESH) <= 4 + concurrency + concurrency // 2
+    # The fifth failure, what was in the pool at that moment, and the witness.
+    assert 6 <= paced.count(REFRESH) <= 5 + concurrency + concurrency // 2
     assert report.retry_later == len(report.failures) == len(results) == paced.count(REFRESH)
     assert {result.outcome for result in results} == {"retry_later"}
     assert rows() == before, "claims and failures included"
@@ -385,6 +385,57 @@ def test_f14_failures_that_something_else_follows_are_the_accounts_own(
     fifth.refresh_from_db()
     assert fifth.next_attempt_at is None
     assert claims() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_f14_accounts_that_always_fail_keep_no_other_from_being_refreshed(
+    paced: Simulator, concurrency: int
+) -> None:
+    """The fifth failure calls a witness: the one that was refreshed most lately."""
+    for number in range(4):
+        due(paced, f"account_{number}", 10 + number)
+    witness = due(paced, "witness", 60)
+    BusinessAccount.objects.update(last_refreshed_at=timezone.now() - timedelta(days=2))
+    witness.last_refreshed_at = timezone.now() - timedelta(hours=20)
+    witness.save()
+    paced.fail_next("code", code=50000, path=REFRESH, times=5)
+    results: list[RefreshResult] = []
+    report = services.refresh_due_accounts(concurrency=concurrency, on_result=results.append)
+    assert (report.stopped, report.retry_later, report.refreshed) == (None, 5, 4)
+    assert report.skipped == 0
+    backing_off = BusinessAccount.objects.filter(next_attempt_at__isnull=False)
+    assert backing_off.count() == 5
+    if concurrency == 1:
+        assert [result.pk for result in results].index(witness.pk) == 5
+    assert claims() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_f14_witness_that_another_worker_has_is_replaced_by_another(
+    paced: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        due(paced, f"account_{number}", 10 + number)
+    witness = due(paced, "witness", 60)
+    witness.last_refreshed_at = timezone.now() - timedelta(hours=20)
+    witness.save()
+
+    def let_another_worker_have_it() -> None:
+        refresh.claim([witness.pk], "default")
+
+    paced.fail_next("code", code=50000, path=REFRESH, times=None)
+    call_witness = batch._Run.call_witness
+
+    def call(run: Any) -> bool:
+        is_called = call_witness(run)
+        let_another_worker_have_it()
+        return is_called
+
+    monkeypatch.setattr(batch._Run, "call_witness", call)
+    report = services.refresh_due_accounts(concurrency=1)
+    assert (report.stopped, report.skipped) == ("tiktok_unavailable", 1)
+    assert claims() == 1
 
 
 @pytest.mark.django_db(transaction=True)
