@@ -11,7 +11,7 @@ import logging
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
-from django.db import IntegrityError, router, transaction
+from django.db import DatabaseError, IntegrityError, router, transaction
 
 from . import clock, conf, events, limits, notices, refresh, signals
 from .durable import (
@@ -69,7 +69,12 @@ def connect(user: Any, *, code: Secret, redirect_uri: str) -> BusinessAccount:
 
         def store(**known: Any) -> BusinessAccount:
             consent = _Consent(user, grant, using, **known)
-            return committed(lambda: _store(consent, is_patient=is_patient), using)
+            try:
+                return committed(lambda: _store(consent, is_patient=is_patient), using)
+            except DatabaseError:
+                if not consent.versions_seen:  # no connection but the caller's could be had
+                    save_later(consent.store_after_all, using)
+                raise
 
         with notices.held_back() as rejected:  # nobody is told of a pair that is replaced at once
             try:
@@ -173,12 +178,14 @@ class _Consent:
 
     def store_after_all(self) -> None:
         """Store it unless that has happened, or something newer is there."""
-        self.sent_at = None  # there is nobody to ask TikTok which is the newer
         for _ in range(3):
             known = self._look()
             if self.versions_seen[-1] != self.versions_seen[0]:
                 return
-            account = self._try(known)
+            try:
+                account = self._try(known)
+            except _CrossedError:  # the database was away since, and others could store theirs
+                return
             if account is not None:
                 self.tell(account)
                 return

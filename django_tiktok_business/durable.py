@@ -301,7 +301,8 @@ def committed(work: Callable[[], T], using: str) -> T:
     def on_own_connection() -> T:
         connection = connections[using]
         try:
-            connection.set_autocommit(True)  # the project's settings may have it off
+            # The project's settings may have it off. Connects, which may take several attempts.
+            patiently(lambda: connection.set_autocommit(True), using)
             # Receivers of signals too may touch what the caller has locked, and it waits for us.
             with _session_waits_briefly(connection):
                 return work()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Transport"]
 
 MAX_BODY_BYTES = 2 * 1024 * 1024  # the largest answer is a page of comments, far below this
-READ_BYTES = 16 * 1024  # at most, in one read; unpacked data can be a thousand times as long
+READ_BYTES = 16 * 1024  # at most, in one read
 MAX_RETRY_AFTER_SECONDS = 86400.0  # TikTok's longest limit ends at midnight UTC
 
 
@@ -165,17 +166,28 @@ class Transport:
         return session
 
     def _read(self, response: requests.Response) -> SecretBytes | TikTokBusinessError:
+        if getattr(response.raw, "closed", False):  # a hook of the session has read it
+            return SecretBytes(response.content)
         deadline = time.monotonic() + self._timeout
-        body = BytesIO()  # whose repr shows nothing; see `_pieces`
+        packed = BytesIO()  # whose repr shows nothing; see `_pieces`
         for piece in _pieces(response):
-            body.write(piece)
-            if body.tell() > MAX_BODY_BYTES:
-                return InvalidResponseError(
-                    "TikTok's answer is too large.", http_status=response.status_code
-                )
+            packed.write(piece)
+            if packed.tell() > MAX_BODY_BYTES:
+                break
             if time.monotonic() > deadline:
                 return self._too_slow()
-        return SecretBytes(body.getvalue())
+        encodings = response.headers.get("Content-Encoding", "")
+        try:
+            body = _unpacked(SecretBytes(packed.getvalue()), encodings)
+        except zlib.error:
+            return InvalidResponseError(
+                "TikTok's answer cannot be unpacked.", http_status=response.status_code
+            )
+        if len(body) > MAX_BODY_BYTES:
+            return InvalidResponseError(
+                "TikTok's answer is too large.", http_status=response.status_code
+            )
+        return body
 
     def _failure(self, error: Exception) -> TikTokBusinessError:
         names = [type(link).__name__ for link in _chain(error)]
@@ -233,18 +245,35 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _pieces(response: requests.Response) -> Iterator[SecretBytes]:
-    """The unpacked body as it comes in: no piece takes more than one wait on the network."""
+    """The body as it comes in, packed: no piece takes more than one wait on the network."""
     read1 = getattr(response.raw, "read1", None)
     if read1 is None:  # urllib3 1: it waits until it has all that was asked for
-        yield from map(SecretBytes, response.iter_content(1))
+        stream = getattr(response.raw, "stream", None)
+        pieces = stream(1, decode_content=False) if stream else response.iter_content(1)
+        yield from map(SecretBytes, pieces)
         return
-    is_empty = True
     # Should the process be told to stop right here, a report would show this frame's variables.
-    while piece := SecretBytes(read1(READ_BYTES, decode_content=True) or b""):
-        is_empty = False
+    while piece := SecretBytes(read1(READ_BYTES, decode_content=False) or b""):
         yield piece
-    if is_empty:
-        yield SecretBytes(response.content)  # what a hook of the session has read before us
+
+
+def _unpacked(body: SecretBytes, encodings: str) -> SecretBytes:
+    """The body, cut off when it is larger than any answer; raises zlib.error.
+
+    urllib3 would wait for more of a packed body until there is something to unpack, however long.
+    """
+    for encoding in reversed(encodings.lower().replace(" ", "").split(",")):
+        if encoding in ("", "identity"):
+            continue
+        if encoding not in ("deflate", "gzip", "x-gzip"):
+            raise zlib.error(encoding)
+        # Of deflate there are two kinds, with and without a head.
+        is_bare = encoding == "deflate" and body[:1] != b"\x78"
+        unpacking = zlib.decompressobj(-zlib.MAX_WBITS if is_bare else 32 + zlib.MAX_WBITS)
+        body = SecretBytes(unpacking.decompress(body, MAX_BODY_BYTES + 1))
+        if not unpacking.eof and len(body) <= MAX_BODY_BYTES:
+            raise zlib.error("cut off")
+    return body
 
 
 _LOGGERS_OF_URLLIB3 = ("urllib3.connection", "urllib3.connectionpool")  # of its versions 2 and 1

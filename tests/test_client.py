@@ -711,11 +711,15 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
         (HEAD + b"Content-Length: 10000\r\n\r\n", b"{"),
         (HEAD + b"Content-Length: 10000\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"{"),
          gzip.compress(b" ")),
+        (HEAD + b"Content-Length: 10000\r\nContent-Encoding: gzip\r\n\r\n"
+         + b"\x1f\x8b\x08\x08\0\0\0\0\0\x03", b"a"),
+        (HEAD + b"Content-Length: 10000\r\nContent-Encoding: deflate\r\n\r\n\x78\x9c",
+         b"\0\0\0\xff\xff"),
         (HEAD + b"\r\n", b"{"),
         (CHUNKED, b"1\r\n{\r\n"),
         (CHUNKED + b"2000\r\n", b"{"),
     ],
-    ids=["length", "gzip", "until_close", "chunks", "one_chunk"],
+    ids=["length", "gzip", "gzip_name", "empty_blocks", "until_close", "chunks", "one_chunk"],
 )  # fmt: skip
 @pytest.mark.parametrize("urllib3_version", [1, 2])
 def test_f52_body_that_trickles_in_is_given_up(
@@ -822,11 +826,29 @@ def test_body_that_is_too_large_is_not_read_to_its_end(head: str) -> None:
     assert str(error) == "TikTok's answer is too large."
 
 
+def bare(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(data) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"),
+    [
+        ("gzip", gzip.compress),
+        ("X-Gzip", gzip.compress),
+        ("deflate", zlib.compress),
+        ("deflate", bare),
+        ("identity, deflate, gzip", lambda data: gzip.compress(zlib.compress(data))),
+        ("identity", bytes),
+    ],
+)
 @pytest.mark.parametrize("urllib3_version", [1, 2])
-def test_answer_packed_without_being_asked_for_is_unpacked(urllib3_version: int) -> None:
+def test_answer_packed_without_being_asked_for_is_unpacked(
+    urllib3_version: int, encoding: str, pack: Callable[[bytes], bytes]
+) -> None:
     factory = requests.Session if urllib3_version == 2 else session_without_read1
-    packed = gzip.compress(servers.envelope(data={**GRANT, "padding": "x" * 100_000}))
-    answer = servers.http(packed, headers=["Content-Encoding: gzip"])
+    packed = pack(servers.envelope(data={**GRANT, "padding": "x" * 100_000}))
+    answer = servers.http(packed, headers=[f"Content-Encoding: {encoding}"])
     with (
         servers.serving(servers.send(answer)) as server,
         client_of(factory, base_url=server.base_url) as client,
@@ -845,13 +867,50 @@ def test_bomb_is_not_unpacked_to_its_end() -> None:
     assert str(error) == "TikTok's answer is too large."
 
 
-@pytest.mark.parametrize("urllib3_version", [1, 2])
-def test_answer_that_cannot_be_unpacked_is_invalid(urllib3_version: int) -> None:
-    factory = requests.Session if urllib3_version == 2 else session_without_read1
+def session_that_reads() -> requests.Session:
+    session = requests.Session()
+    seen: list[bytes] = []
+    session.hooks["response"].append(lambda response, **_: seen.append(response.content))
+    return session
+
+
+def test_packed_answer_that_a_hook_has_read_is_used() -> None:
+    packed = gzip.compress(servers.envelope(data=GRANT))
+    answer = servers.http(packed, headers=["Content-Encoding: gzip"])
+    with (
+        servers.serving(servers.send(answer)) as server,
+        client_of(session_that_reads, base_url=server.base_url) as client,
+    ):
+        assert client.refresh(REFRESH_TOKEN).access_token == ACCESS_TOKEN
+
+
+def test_answer_that_a_hook_cannot_unpack_is_invalid() -> None:
     answer = servers.http(b"no gzip" * 10, headers=["Content-Encoding: gzip"])
+    with servers.serving(servers.send(answer)) as server:
+        error = outcome_at(server.base_url, session_factory=session_that_reads)
+    assert str(error) == "TikTok's answer cannot be unpacked."
+
+
+@pytest.mark.parametrize("urllib3_version", [1, 2])
+@pytest.mark.parametrize(
+    ("encoding", "packed"),
+    [("gzip", b"no gzip" * 10), ("deflate", b"\x78"), ("gzip", gzip.compress(bytes(999))[:-9])],
+)
+def test_answer_that_cannot_be_unpacked_is_invalid(
+    urllib3_version: int, encoding: str, packed: bytes
+) -> None:
+    factory = requests.Session if urllib3_version == 2 else session_without_read1
+    answer = servers.http(packed, headers=[f"Content-Encoding: {encoding}"])
     with servers.serving(servers.send(answer)) as server:
         error = outcome_at(server.base_url, session_factory=factory)
     assert type(error) is InvalidResponseError
+    assert str(error) == "TikTok's answer cannot be unpacked."
+
+
+def test_answer_in_an_unknown_packing_is_invalid() -> None:
+    answer = servers.http(b"{}", headers=["Content-Encoding: br"])
+    with servers.serving(servers.send(answer)) as server:
+        error = outcome_at(server.base_url)
     assert str(error) == "TikTok's answer cannot be unpacked."
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -14,12 +15,13 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.core import mail
-from django.db import DataError, connections, transaction
+from django.db import DataError, OperationalError, connections, transaction
 from django.db.models.signals import post_save
 from django.test import override_settings
 from django.utils import timezone
 
-from django_tiktok_business import clock, consents, limits, services, signals
+from django_tiktok_business import clock, consents, durable, limits, services, signals
+from django_tiktok_business.answers import TokenGrant
 from django_tiktok_business.exceptions import (
     AccessTokenRejectedError,
     AccountBusyError,
@@ -211,6 +213,59 @@ def test_f20_rejection_while_the_tokens_are_being_renewed_is_no_verdict(
     assert (row.status, pair(row)) == (Status.ACTIVE, simulator.live_tokens(row.open_id))
     assert mail.outbox == []
     assert not row.events.filter(kind="rejected").exists()
+
+
+@pytest.mark.databases("postgresql", "mysql")
+@pytest.mark.parametrize("patience_seconds", [30, 0])
+def test_f02_consent_survives_that_no_second_connection_is_to_be_had_for_a_while(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, patience_seconds: float
+) -> None:
+    """In the caller's transaction the pair is stored on a connection of its own."""
+    ada = make_user("ada")
+    code = consent(simulator)
+    patience = {"patience_seconds": patience_seconds}
+    monkeypatch.setattr(durable.patiently, "__kwdefaults__", patience)
+    database = type(connections["default"])
+    new_connection = database.get_new_connection
+    refused: list[str] = []
+
+    def refuse_once(self: Any, parameters: Any) -> Any:
+        thread = threading.current_thread().name
+        if not refused and thread.startswith("ThreadPool"):
+            refused.append(thread)
+            raise OperationalError("sorry, too many clients already")
+        return new_connection(self, parameters)
+
+    monkeypatch.setattr(database, "get_new_connection", refuse_once)
+    with suppress(OperationalError), transaction.atomic():
+        connect_account(ada, code)
+    wait_for_savers()
+    assert refused
+    row = BusinessAccount.objects.get()
+    assert pair(row) == simulator.live_tokens(row.open_id)
+
+
+def test_f45_answer_that_is_stored_late_does_not_replace_a_newer_one(
+    simulator: Simulator,
+) -> None:
+    """The database was away for one process while another one connected the account again."""
+    ada = make_user("ada")
+    connect_account(ada, consent(simulator))
+    issued = simulator.issue_grant("harbour_bakery")
+    ends_at = timezone.now() + timedelta(days=1)
+    grant = TokenGrant(
+        Secret(issued["access_token"]),
+        Secret(issued["refresh_token"]),
+        ends_at,
+        ends_at,
+        issued["open_id"],
+        ["user.info.basic"],
+    )
+    older = consents._Consent(ada, grant, "default", sent_at=timezone.now())
+    connect_account(ada, consent(simulator))
+    older.store_after_all()
+    row = BusinessAccount.objects.get()
+    assert pair(row) == simulator.live_tokens(row.open_id)
 
 
 def refuse(simulator: Simulator) -> None:
