@@ -159,6 +159,9 @@ def test_code_works(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptur
         namespace: dict[str, Any] = {}
         for text in code:
             exec(compile(text, "README.rst", "exec"), namespace)
+        request = {"url": "https://shop.example/tiktok/callback/", "query_string": "code=1"}
+        event = namespace["without_callback_query"]({"request": request}, {})
+        assert event == {"request": {"url": "https://shop.example/tiktok/callback/"}}
         try:
             assert capsys.readouterr().out == "Harbour Bakery 1532\n63\n"
             assert namespace["token"] == tiktok.live_tokens(account.open_id)[0]  # type: ignore[index]

@@ -13,7 +13,7 @@ TEXT = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 
 @pytest.mark.parametrize(
     ("heading", "lines"),
-    [("Who attacks, and what they get", 13), ("How libraries are kept from printing them", 10)],
+    [("Who attacks, and what they get", 14), ("How libraries are kept from printing them", 10)],
 )
 def test_each_claim_names_tests_that_exist(heading: str, lines: int) -> None:
     sources = "\n".join(
@@ -33,7 +33,7 @@ def test_each_line_of_a_table_is_a_claim() -> None:
     rows = [line for line in TEXT.splitlines() if line.startswith("| ")]
     claims = [line for line in rows if line.count(" | ") == 3]
     assert len(rows) - len(claims) == 7, "the table of what there is to steal"
-    assert len(claims) == 13 + 10 + 4, "with the lines of headings"
+    assert len(claims) == 14 + 10 + 4, "with the lines of headings"
 
 
 def test_policy_is_shipped() -> None:
