@@ -361,6 +361,11 @@ class SealedModel(models.Model):
         values = {field.name: field.stored_value(self) for field in self._encrypted_fields()}
         return {name: value for name, value in values.items() if value is not None and value.text}
 
+    def has_assigned_values(self) -> bool:
+        """Whether there is an encrypted value that is not the row's."""
+        held = (self.__dict__.get(field.attname) for field in self._encrypted_fields())
+        return any(getattr(value, "origin", value) not in ("row", None) for value in held)
+
     def unreadable(self) -> list[DecryptionError]:
         """Why encrypted values cannot be read, [] when the configured keys open all of them."""
         errors = []
@@ -373,8 +378,7 @@ class SealedModel(models.Model):
 
     @classmethod
     def _encrypted_fields(cls) -> list[EncryptedTextField]:
-        fields = cls._meta.concrete_fields
-        return [field for field in fields if isinstance(field, EncryptedTextField)]
+        return [f for f in cls._meta.concrete_fields if isinstance(f, EncryptedTextField)]
 
     def _mark_stored(self, saved: dict[str, Ciphertext]) -> None:
         """Have the next ``save()`` leave these columns alone: another worker may change them."""
@@ -418,25 +422,29 @@ class CaseSensitiveCharField(_CharField):
 class UpdateOnlyMixin(_Field):
     """A column that ``save()`` of an existing row leaves alone; only ``update()`` changes it.
 
-    For bookkeeping between workers: an instance that is older than its row must not write an old
-    claim back. To migrations it is the plain field.
+    For bookkeeping between workers: an old instance must not write an old claim back. With
+    encrypted values that were assigned, ``once_assigned`` is saved. A plain field to migrations.
     """
 
-    def pre_save(self, model_instance: Model, add: bool) -> Any:
-        return super().pre_save(model_instance, add) if add else models.F(self.attname)
+    def __init__(self, *args: Any, once_assigned: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._once_assigned = once_assigned
+
+    def pre_save(self, model_instance: SealedModel, add: bool) -> Any:  # type: ignore[override]
+        if add:
+            return super().pre_save(model_instance, add)
+        kept, changed = models.F(self.attname), self._once_assigned
+        return kept if changed is None or not model_instance.has_assigned_values() else changed
 
     def deconstruct(self) -> Any:
         name, _, args, kwargs = super().deconstruct()
         return name, f"django.db.models.{type(self).__mro__[2].__name__}", args, kwargs
 
 
-class UpdateOnlyCharField(UpdateOnlyMixin, _CharField):
-    pass
+class UpdateOnlyCharField(UpdateOnlyMixin, _CharField): ...
 
 
-class UpdateOnlyBigIntegerField(UpdateOnlyMixin, _BigIntegerField):
-    pass
+class UpdateOnlyBigIntegerField(UpdateOnlyMixin, _BigIntegerField): ...
 
 
-class UpdateOnlyDateTimeField(UpdateOnlyMixin, _DateTimeField):
-    pass
+class UpdateOnlyDateTimeField(UpdateOnlyMixin, _DateTimeField): ...

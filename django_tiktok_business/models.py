@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 from django.conf import settings
 from django.core.exceptions import FieldError
 from django.db import models
-from django.db.models import Case, ExpressionWrapper, Q, Value, When
+from django.db.models import Case, ExpressionWrapper, F, Q, Value, When
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -252,12 +252,17 @@ class BusinessAccount(SealedModel):
         _("next attempt at"), null=True, blank=True, editable=False, serialize=False
     )
     claim_id = UpdateOnlyCharField(
-        max_length=32, blank=True, default="", editable=False, serialize=False
+        max_length=32, blank=True, default="", editable=False, serialize=False, once_assigned=""
     )
     claim_expires_at = UpdateOnlyDateTimeField(
-        null=True, blank=True, editable=False, serialize=False
+        null=True, blank=True, editable=False, serialize=False, once_assigned=models.Value(None)
     )
-    credentials_version = UpdateOnlyBigIntegerField(default=0, editable=False, serialize=False)
+    credentials_version = UpdateOnlyBigIntegerField(
+        default=0,
+        editable=False,
+        serialize=False,
+        once_assigned=F("credentials_version") + 1,
+    )
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
     updated_at = models.DateTimeField(_("updated at"), auto_now=True)
 

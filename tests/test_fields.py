@@ -1204,7 +1204,9 @@ def test_f31_dump_holds_ciphertext_and_loads_into_an_empty_table(
     assert reloaded(account).access_token == ACCESS
     assert reloaded(account).refresh_token == REFRESH
     assert rows.get(open_id="blank").access_token == ""
-    assert dumped(format, tmp_path).read_text() == text
+    # A dump cuts off what is below a millisecond, and says nothing at all of a full second.
+    again = dumped(format, tmp_path).read_text()
+    assert again.replace(".000Z", "Z") == text.replace(".000Z", "Z")
 
 
 @each_format

@@ -268,6 +268,26 @@ def test_f45_answer_that_is_stored_late_does_not_replace_a_newer_one(
     assert pair(row) == simulator.live_tokens(row.open_id)
 
 
+def test_f02_pair_that_is_assigned_while_a_refresh_is_in_flight_is_kept(
+    simulator: Simulator,
+) -> None:
+    account = connect(simulator, owner=make_user("ada"))
+
+    def import_another_pair() -> None:
+        issued = simulator.issue_grant("harbour_bakery")
+        row = stored(account)
+        row.access_token, row.refresh_token = issued["access_token"], issued["refresh_token"]
+        row.save()
+
+    meanwhile(import_another_pair)
+    services.refresh_account(stored(account))
+    row = stored(account)
+    assert (row.status, pair(row)) == (Status.ACTIVE, simulator.live_tokens(row.open_id))
+    version = row.credentials_version
+    row.save()
+    assert stored(account).credentials_version == version
+
+
 def refuse(simulator: Simulator) -> None:
     """Let another user come back with a consent of the account's holder."""
     with pytest.raises(AccountOwnedByAnotherUserError):
