@@ -140,7 +140,7 @@ def is_too_often(request: HttpRequest, event: str) -> bool:
 
     Of the user and not of the session: another session is one login away.
     """
-    return limits.count(event, str(request.user.pk)) > LIMIT
+    return not limits.is_within(event, str(request.user.pk), LIMIT)
 
 
 def is_first_profile(account_pk: int) -> bool:
@@ -149,16 +149,16 @@ def is_first_profile(account_pk: int) -> bool:
     Of the account, and whatever came of it: a consent that allows no profile costs several calls,
     and TikTok pauses all calls of an app that asks too much for one account.
     """
-    return limits.count("profile", str(account_pk)) == 1
+    return limits.is_within("profile", str(account_pk), 1)
 
 
 def note_refusal(request: HttpRequest) -> None:
     """Count a consent for an account that another user owns; it has cost a refresh to judge it."""
-    limits.count("refused_consent", str(request.user.pk))
+    limits.is_within("refused_consent", str(request.user.pk), REFUSALS)
 
 
 def is_refused_too_often(request: HttpRequest) -> bool:
-    return limits.number("refused_consent", str(request.user.pk)) >= REFUSALS
+    return limits.is_reached("refused_consent", str(request.user.pk), REFUSALS)
 
 
 def _digest(state: str) -> str:

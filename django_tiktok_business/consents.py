@@ -100,7 +100,7 @@ def _lives(account: BusinessAccount) -> bool | None:
 
     Only a refresh tells: an access token may outlive the refresh token that it came with.
     """
-    if limits.count("lost", f"{account.app_id} {account.open_id}") > CHECKS_PER_MINUTE:
+    if not limits.is_within("check", f"{account.app_id} {account.open_id}", CHECKS_PER_MINUTE):
         return None
     version: int = account.credentials_version
     try:
@@ -150,6 +150,7 @@ class _Consent:
         lost_version: int | None = None,
     ) -> None:
         self.user = user
+        self.owner_id: Any = user.pk
         self.sent_at = sent_at
         self.lost_version = lost_version
         self.using = using
@@ -233,8 +234,11 @@ class _Consent:
         as_seen = self.rows.filter(
             pk=known.pk, owner=known.owner_id, credentials_version=known.credentials_version
         )
-        with short_lock_waits(self.using):
-            is_updated = as_seen.update(**self.changes, owner=known.owner_id or self.user.pk)
+        try:
+            with short_lock_waits(self.using):
+                is_updated = as_seen.update(**self.changes, owner=known.owner_id or self.owner_id)
+        except IntegrityError:  # the user was deleted meanwhile, so nobody's stays nobody's
+            is_updated, self.owner_id = 0, None
         return known if is_updated and reload(known, self.using) else None
 
     def _has_crossed(self, known: BusinessAccount) -> bool:

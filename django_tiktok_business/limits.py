@@ -20,34 +20,33 @@ if TYPE_CHECKING:
 
     from django.core.cache.backends.base import BaseCache
 
-__all__ = ["LIMIT_SECONDS", "cached", "count", "number"]
+__all__ = ["LIMIT_SECONDS", "cached", "is_reached", "is_within"]
 
 logger = logging.getLogger("tiktok_business")
 
 LIMIT_SECONDS = 60
 
 
-def count(event: str, whose: str) -> int:
-    """Count one more ``event``, and say how many it is within LIMIT_SECONDS.
+def is_within(event: str, whose: str, most: int) -> bool:
+    """Count one more ``event``; False when there are more than ``most`` within LIMIT_SECONDS.
 
-    1 where the cache is down or keeps nothing: then nobody is stopped.
+    Each is a key of its own: `add` is atomic also where `incr` is not, as in the database. True
+    where the cache is down or keeps nothing: then nobody is stopped.
     """
     key = _key(event, whose)
 
-    def count_in(cache: BaseCache) -> int:
-        if cache.add(key, 1, timeout=2 * LIMIT_SECONDS):
-            return 1
-        return int(cache.incr(key))
+    def is_counted(cache: BaseCache) -> bool:
+        keys = (f"{key}.{number}" for number in range(1, most + 1))
+        return any(cache.add(each, 1, timeout=2 * LIMIT_SECONDS) for each in keys)
 
-    number: int = cached(count_in, otherwise=1)
-    return number
+    is_counted_or_down: bool = cached(is_counted, otherwise=True)
+    return is_counted_or_down
 
 
-def number(event: str, whose: str) -> int:
-    """How many of ``event`` there were within LIMIT_SECONDS; 0 where the cache is down."""
-    key = _key(event, whose)
-    found = cached(lambda cache: cache.get(key), otherwise=0)
-    return found if isinstance(found, int) else 0
+def is_reached(event: str, whose: str, most: int) -> bool:
+    """Whether there were ``most`` within LIMIT_SECONDS, without counting another one."""
+    key = f"{_key(event, whose)}.{most}"
+    return cached(lambda cache: cache.get(key), otherwise=None) is not None
 
 
 def _key(event: str, whose: str) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
-from django.db import connection
+from django.core.management import call_command
+from django.db import connection, connections
 from django.test import Client, override_settings
 
 from django_tiktok_business import attempts, limits, services
@@ -143,3 +146,29 @@ def test_cache_that_keeps_nothing_stops_nobody(client: Client, ada: User) -> Non
     with override_settings(CACHES=nothing):
         for _ in range(attempts.LIMIT + 1):
             leave(client)
+
+
+@pytest.mark.databases("postgresql", "mysql")
+@pytest.mark.django_db(transaction=True)
+def test_requests_at_the_same_moment_are_all_counted_in_a_table(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LIMIT_SECONDS", 10**10)
+    table = {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "limits_cache"}
+    settings.CACHES = {"default": table}
+    call_command("createcachetable")
+    together = threading.Barrier(8)
+
+    def ask_for_more(_: int) -> int:
+        together.wait()
+        allowed = [limits.is_within("start", "ada", 15) for _ in range(5)]
+        connections.close_all()
+        return sum(allowed)
+
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            assert sum(threads.map(ask_for_more, range(8))) == 15
+        assert limits.is_reached("start", "ada", 15)
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP TABLE limits_cache")

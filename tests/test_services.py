@@ -288,6 +288,15 @@ def test_f02_pair_that_is_assigned_while_a_refresh_is_in_flight_is_kept(
     assert stored(account).credentials_version == version
 
 
+def test_f45_reconnect_of_a_user_who_is_deleted_meanwhile_is_stored(simulator: Simulator) -> None:
+    ada = make_user("ada")
+    connect_account(ada, consent(simulator))
+    meanwhile(lambda: get_user_model().objects.filter(pk=ada.pk).delete())
+    account = connect_account(ada, consent(simulator))
+    assert stored(account).owner is None
+    assert pair(stored(account)) == simulator.live_tokens(account.open_id)
+
+
 def refuse(simulator: Simulator) -> None:
     """Let another user come back with a consent of the account's holder."""
     with pytest.raises(AccountOwnedByAnotherUserError):
