@@ -307,7 +307,7 @@ class _Run:
         if isinstance(answer, ConnectionFailedError | ServerError):
             self.suspects.append((account, answer))
             is_in_doubt = len(self.suspects) >= OUTAGE_THRESHOLD and self.witness is None
-            if is_in_doubt and (is_witness or not self.call_witness()):
+            if is_in_doubt and (is_witness or not self.has_witness()):
                 self.report.stopped = self.report.stopped or "tiktok_unavailable"
             return
         error = settlement.settle(account, answer, self.using)
@@ -319,6 +319,10 @@ class _Run:
             self.refuse(account, error)
         else:
             self.count(_result(account, error))
+
+    def has_witness(self) -> bool:
+        """Whether somebody will tell; those in flight do when nobody else is left to be called."""
+        return self.call_witness() or bool(self.calls.in_flight)
 
     def call_witness(self) -> bool:
         """Let the due account come next with which TikTok has worked most lately, if there is one.

@@ -156,7 +156,7 @@ def test_one_base_template_frames_every_page(
     client: Client, account: BusinessAccount, project: None
 ) -> None:
     pages = pages_of(client, account)
-    with override_tiktok(SCOPES="not-a-list"):
+    with override_tiktok(CONNECT_PERMISSION=5):
         pages["error"] = client.get(LIST)
     client.force_login(make_user("grace"))
     pages["nobody's list"] = client.get(LIST)
