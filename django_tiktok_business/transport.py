@@ -177,12 +177,7 @@ class Transport:
             if time.monotonic() > deadline:
                 return self._too_slow()
         encodings = response.headers.get("Content-Encoding", "")
-        try:
-            body = _unpacked(SecretBytes(packed.getvalue()), encodings)
-        except zlib.error:
-            return InvalidResponseError(
-                "TikTok's answer cannot be unpacked.", http_status=response.status_code
-            )
+        body = _unpacked(SecretBytes(packed.getvalue()), encodings)
         if len(body) > MAX_BODY_BYTES:
             return InvalidResponseError(
                 "TikTok's answer is too large.", http_status=response.status_code
@@ -258,21 +253,24 @@ def _pieces(response: requests.Response) -> Iterator[SecretBytes]:
 
 
 def _unpacked(body: SecretBytes, encodings: str) -> SecretBytes:
-    """The body, cut off when it is larger than any answer; raises zlib.error.
+    """The body, cut off when it is larger than any answer.
 
     urllib3 would wait for more of a packed body until there is something to unpack, however long.
+    What cannot be unpacked is handed on as it came: gateways label plain answers, and whether it is
+    one is seen when it is read.
     """
     for encoding in reversed(encodings.lower().replace(" ", "").split(",")):
-        if encoding in ("", "identity"):
-            continue
-        if encoding not in ("deflate", "gzip", "x-gzip"):
-            raise zlib.error(encoding)
-        # Of deflate there are two kinds, with and without a head.
-        is_bare = encoding == "deflate" and body[:1] != b"\x78"
-        unpacking = zlib.decompressobj(-zlib.MAX_WBITS if is_bare else 32 + zlib.MAX_WBITS)
-        body = SecretBytes(unpacking.decompress(body, MAX_BODY_BYTES + 1))
-        if not unpacking.eof and len(body) <= MAX_BODY_BYTES:
-            raise zlib.error("cut off")
+        if encoding in ("deflate", "gzip", "x-gzip"):
+            # Of deflate there are two kinds, with and without a head.
+            is_bare = encoding == "deflate" and body[:1] != b"\x78"
+            unpacking = zlib.decompressobj(-zlib.MAX_WBITS if is_bare else 32 + zlib.MAX_WBITS)
+            try:
+                unpacked = SecretBytes(unpacking.decompress(body, MAX_BODY_BYTES + 1))
+            except zlib.error:
+                return body
+            if not unpacking.eof and len(unpacked) <= MAX_BODY_BYTES:
+                return body
+            body = unpacked
     return body
 
 

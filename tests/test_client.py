@@ -894,7 +894,12 @@ def test_answer_that_a_hook_cannot_unpack_is_invalid() -> None:
 @pytest.mark.parametrize("urllib3_version", [1, 2])
 @pytest.mark.parametrize(
     ("encoding", "packed"),
-    [("gzip", b"no gzip" * 10), ("deflate", b"\x78"), ("gzip", gzip.compress(bytes(999))[:-9])],
+    [
+        ("gzip", b"no gzip" * 10),
+        ("deflate", b"\x78"),
+        ("gzip", gzip.compress(bytes(999))[:-9]),
+        ("br", b"\x0b\x02\x80hello\x03"),
+    ],
 )
 def test_answer_that_cannot_be_unpacked_is_invalid(
     urllib3_version: int, encoding: str, packed: bytes
@@ -904,14 +909,17 @@ def test_answer_that_cannot_be_unpacked_is_invalid(
     with servers.serving(servers.send(answer)) as server:
         error = outcome_at(server.base_url, session_factory=factory)
     assert type(error) is InvalidResponseError
-    assert str(error) == "TikTok's answer cannot be unpacked."
+    assert str(error) == "TikTok's answer cannot be used: it is not a JSON object."
 
 
-def test_answer_in_an_unknown_packing_is_invalid() -> None:
-    answer = servers.http(b"{}", headers=["Content-Encoding: br"])
-    with servers.serving(servers.send(answer)) as server:
-        error = outcome_at(server.base_url)
-    assert str(error) == "TikTok's answer cannot be unpacked."
+@pytest.mark.parametrize("label", ["gzip", "deflate", "br", "utf-8", "gzip, gzip"])
+def test_plain_answer_with_a_wrong_label_costs_no_token(label: str) -> None:
+    answer = servers.http(servers.envelope(data=GRANT), headers=[f"Content-Encoding: {label}"])
+    with (
+        servers.serving(servers.send(answer)) as server,
+        client_of(requests.Session, base_url=server.base_url) as client,
+    ):
+        assert client.refresh(REFRESH_TOKEN).access_token == ACCESS_TOKEN
 
 
 # What is repeated, and when

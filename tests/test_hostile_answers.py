@@ -24,7 +24,7 @@ from django_tiktok_business.models import BusinessAccount
 from tests import hostile, servers
 from tests.factories import make_account, make_user
 from tests.hostile import (
-    HARMLESS_HEADERS,
+    HEADERS,
     STATUSES_WITH_BODY,
     Reply,
     answering,
@@ -176,9 +176,7 @@ def test_refresh_ends_with_the_old_pair_or_the_one_that_the_answer_gave(
 
 
 @cases(40)
-@given(
-    status=STATUSES_WITH_BODY, headers=HARMLESS_HEADERS, service=st.sampled_from(sorted(REFRESHES))
-)
+@given(status=STATUSES_WITH_BODY, headers=HEADERS, service=st.sampled_from(sorted(REFRESHES)))
 @example(200, ODD_DATE, "refresh_account")
 def test_headers_and_status_never_cost_a_pair_that_was_given(
     account: BusinessAccount, status: int, headers: dict[str, str], service: str

@@ -156,7 +156,9 @@ ANSWERS: dict[str, servers.Answering] = {
     "silence": servers.stay_silent,
     "slow body": servers.drip(LENGTH + GRANTED, b" ", 0.02),
     "large body": servers.send_and_close(LENGTH[:-2] + b"\r\n" + GRANTED * 20_000),
-    "not packed": servers.send(servers.http(GRANTED, headers=["Content-Encoding: gzip"])),
+    "not packed": servers.send(
+        servers.http(b"\x1f\x8b" + GRANTED, headers=["Content-Encoding: gzip"])
+    ),
     "packed and cut": servers.send(
         servers.http(gzip.compress(GRANTED)[:60], headers=["Content-Encoding: gzip"])
     ),
