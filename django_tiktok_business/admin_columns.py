@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin.options import IS_POPUP_VAR, IncorrectLookupParameters
@@ -76,13 +76,15 @@ class FilterLookups(_ModelAdmin):
     def _is_of_a_filter(self, lookup: str, request: HttpRequest) -> bool:
         path, _, kind = lookup.rpartition("__")
         for each in self.get_list_filter(request):
-            if isinstance(each, type) and lookup == getattr(each, "parameter_name", None):
+            name = each[0] if isinstance(each, list | tuple) else each
+            # What is no choice is filtered by its bare name, what is no field by a parameter.
+            if lookup in (name, getattr(each, "parameter_name", None)):
                 return True
-            name = each[0] if isinstance(each, tuple) else each
             # A filter by a relation says "owner__id__exact".
             if kind in _LOOKUPS and name in (path, path.rpartition("__")[0]):
                 return True
-        return lookup in self.linked_lookups
+        is_of_hierarchy = path == self.date_hierarchy and kind in ("year", "month", "day")
+        return is_of_hierarchy or lookup in self.linked_lookups
 
     def _is_of_a_popup(self, lookup: str, value: str) -> bool:
         """Whether a raw id field of the project's, with ``limit_choices_to``, asks for it."""
@@ -282,7 +284,12 @@ class AccountColumns(FilterLookups):
         "owner",
         "last_sync",
     )
-    list_filter = (HealthFilter, RefreshFilter, RefreshTokenFilter, ("owner", OwnerFilter))
+    list_filter: ClassVar[Any] = (
+        HealthFilter,
+        RefreshFilter,
+        RefreshTokenFilter,
+        ("owner", OwnerFilter),
+    )
     list_select_related = ("owner",)
     ordering = (F("connected_at").desc(nulls_last=True), "-pk")
     search_fields = ("username", "display_name", "open_id")

@@ -11,13 +11,15 @@ import logging
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
-from django.db import DatabaseError, IntegrityError, router, transaction
+from django.db import IntegrityError, router, transaction
 
 from . import clock, conf, events, limits, notices, refresh, signals
 from .durable import (
     SAVE_PATIENCE_SECONDS,
+    SHORT_PATIENCE_SECONDS,
     committed,
     is_in_transaction,
+    patiently,
     persisted,
     save_later,
     short_lock_waits,
@@ -70,50 +72,63 @@ def connect(user: Any, *, code: Secret, redirect_uri: str) -> BusinessAccount:
         def store(**known: Any) -> BusinessAccount:
             consent = _Consent(user, grant, using, **known)
             try:
-                return committed(lambda: _store(consent, is_patient=is_patient), using)
-            except DatabaseError:
-                if not consent.versions_seen:  # no connection but the caller's could be had
-                    save_later(consent.store_after_all, using)
+                return committed(
+                    lambda: _store(consent, is_patient=is_patient),
+                    using,
+                    patience_seconds=SHORT_PATIENCE_SECONDS,
+                )
+            except BaseException:
+                if not consent.versions_seen:  # no connection but the caller's, or no thread
+                    consent.store_later()
                 raise
 
         with notices.held_back() as rejected:  # nobody is told of a pair that is replaced at once
             try:
                 account = store(sent_at=sent_at)
             except _CrossedError as crossed:
-                account = crossed.account
-                if not (_lives(account) and reload(account, using)):
+                try:
+                    account = _renewed(crossed.account, using) or store()
+                except ReauthorizationRequired:
                     account = store()
             except AccountOwnedByAnotherUserError:
                 owned = BusinessAccount.objects.using(using).active()
-                found = owned.filter(app_id=conf.APP_ID, open_id=grant.open_id).first()
-                if found is not None and _lives(found) is False:
-                    with suppress(AccountOwnedByAnotherUserError):
-                        store(lost_version=found.credentials_version)
+                named = owned.filter(app_id=conf.APP_ID, open_id=grant.open_id)
+                for found in patiently(lambda: list(named), using):
+                    try:
+                        _renewed(found, using)
+                    except ReauthorizationRequired:
+                        with suppress(AccountOwnedByAnotherUserError):
+                            store(lost_version=found.credentials_version)
                 raise
         notices.send_due(BusinessAccount.objects.using(using).filter(pk__in=rejected))
         return account
 
 
-def _lives(account: BusinessAccount) -> bool | None:
-    """Whether TikTok still knows the pair in the row; None when it did not say, or was asked too
-    often.
+def _renewed(account: BusinessAccount, using: str) -> BusinessAccount | None:
+    """The row with a new pair, which proves that TikTok knew the old one; an access token does not,
+    since it may outlive the refresh token that it came with.
 
-    Only a refresh tells: an access token may outlive the refresh token that it came with.
+    None when TikTok did not say, or was asked too often. Raises `ReauthorizationRequired` when it
+    rejects the pair.
     """
     if not limits.is_within("check", f"{account.app_id} {account.open_id}", CHECKS_PER_MINUTE):
         return None
     version: int = account.credentials_version
+
+    def renew() -> BusinessAccount:
+        with notices.held_back():  # in a thread of its own, too
+            return refresh.refresh_once(
+                account.pk, using, is_good=lambda row: row.credentials_version > version
+            )
+
     try:
-        refresh.refresh_once(
-            account.pk,
-            account._state.db or "default",
-            is_good=lambda row: row.credentials_version > version,
-        )
+        return committed(renew, using)
     except ReauthorizationRequired as error:
-        return None if error.code is None else False
-    except TikTokBusinessError:
-        return None
-    return True
+        if error.code is not None:
+            raise
+    except Exception as error:  # noqa: BLE001 -- whatever it is, the new pair waits to be stored
+        logger.warning("%s could not be renewed: %s", account.open_id, type(error).__name__)
+    return None
 
 
 def _store(consent: _Consent, *, is_patient: bool) -> BusinessAccount:
@@ -124,10 +139,10 @@ def _store(consent: _Consent, *, is_patient: bool) -> BusinessAccount:
     except TikTokBusinessError:
         raise
     except BaseException:  # Ctrl-C and the time limits of workers too
-        save_later(consent.store_after_all, using)
+        consent.store_later()
         raise
     if is_in_transaction(using):
-        save_later(consent.store_after_all, using)
+        consent.store_later()
     consent.tell(account)
     return account
 
@@ -166,6 +181,7 @@ class _Consent:
             **NO_CLAIM,  # a refresh in flight stands down
         }
         self.versions_seen: list[int | None] = []  # of the pair in the row; None: there was no row
+        self.is_for_later = False
         self.is_new = False
         self.scopes_before: list[str] | None = None
 
@@ -176,6 +192,11 @@ class _Consent:
             if account is not None:
                 return account
         raise AccountBusyError("The account is being connected or changed by somebody else.")
+
+    def store_later(self) -> None:
+        if not self.is_for_later:
+            self.is_for_later = True
+            save_later(self.store_after_all, self.using)
 
     def store_after_all(self) -> None:
         """Store it unless that has happened, or something newer is there."""

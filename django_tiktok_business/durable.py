@@ -31,6 +31,7 @@ __all__ = [
     "LOCK_PATIENCE_SECONDS",
     "PASSING_ERRORS",
     "SAVE_PATIENCE_SECONDS",
+    "SHORT_PATIENCE_SECONDS",
     "after_commit",
     "busy_if_locked",
     "committed",
@@ -287,13 +288,16 @@ def after_commit(work: Callable[[], object], using: str) -> None:
         work()
 
 
-def committed(work: Callable[[], T], using: str) -> T:
+def committed(work: Callable[[], T], using: str, *, patience_seconds: float = 0) -> T:
     """Run ``work`` so that a rollback of the caller's transaction does not undo its writes.
 
     Outside a transaction it just runs. Inside one it runs in a thread with a connection of its
     own; rows that the caller's transaction has locked give `AccountBusyError`. SQLite allows one
     writer only, which the caller's transaction may already be: there it runs inside, and what it
     saved is saved once more after a rollback (see `save_later`).
+
+    ``patience_seconds`` is how long a connection is waited for that cannot be had: the caller keeps
+    its own meanwhile, which others may be waiting for.
     """
     if not is_in_transaction(using) or connections[using].vendor == "sqlite":
         return work()
@@ -301,8 +305,10 @@ def committed(work: Callable[[], T], using: str) -> T:
     def on_own_connection() -> T:
         connection = connections[using]
         try:
-            # The project's settings may have it off. Connects, which may take several attempts.
-            patiently(lambda: connection.set_autocommit(True), using)
+            # Connects; the project's settings may have it off.
+            patiently(
+                lambda: connection.set_autocommit(True), using, patience_seconds=patience_seconds
+            )
             # Receivers of signals too may touch what the caller has locked, and it waits for us.
             with _session_waits_briefly(connection):
                 return work()

@@ -596,26 +596,14 @@ def test_database_that_was_never_there_is_reported_before_tiktok_is_asked(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_f08_interrupt_of_a_save_costs_no_answer(paced: Simulator) -> None:
-    paced.configure(latency_seconds=0.2)  # so that all are in flight at once
-    with next_statement("UPDATE", KeyboardInterrupt()) as interrupt:
-        meanwhile(interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            services.refresh_due_accounts(concurrency=4)
-    wait_for_savers()
-    assert paced.count(REFRESH) == 4
-    assert are_live(paced)
-    assert claims() == 0
-
-
-@pytest.mark.django_db(transaction=True)
-def test_f08_answer_that_the_database_does_not_take_is_raised_and_saved_later(
-    paced: Simulator,
+@pytest.mark.parametrize("fault", [KeyboardInterrupt(), DataError("a fault of this moment")])
+def test_f08_answer_that_is_not_saved_at_once_is_raised_and_saved_later(
+    paced: Simulator, fault: BaseException
 ) -> None:
-    paced.configure(latency_seconds=0.2)
-    with next_statement("UPDATE", DataError("a fault of this moment")) as fail:
+    paced.configure(latency_seconds=0.2)  # so that all are in flight at once
+    with next_statement("UPDATE", fault) as fail:
         meanwhile(fail)
-        with pytest.raises(DataError):
+        with pytest.raises(type(fault)):
             services.refresh_due_accounts(concurrency=4)
     wait_for_savers()
     assert paced.count(REFRESH) == 4

@@ -169,7 +169,7 @@ def _in_a_frame(logger: logging.Logger) -> None:
 def test_leak_into_the_log_is_noticed(leak: Callable[[logging.Logger], None]) -> None:
     evidence = Evidence()
     with everything_logged(evidence):
-        leak(logging.getLogger("some.library"))
+        leak(logging.getLogger("another"))
     assert PLANTED.found_in(evidence.all_of("log"))
 
 

@@ -20,7 +20,7 @@ from django.db.models.signals import post_save
 from django.test import override_settings
 from django.utils import timezone
 
-from django_tiktok_business import clock, consents, durable, limits, services, signals
+from django_tiktok_business import clock, consents, limits, services, signals
 from django_tiktok_business.answers import TokenGrant
 from django_tiktok_business.exceptions import (
     AccessTokenRejectedError,
@@ -218,31 +218,41 @@ def test_f20_rejection_while_the_tokens_are_being_renewed_is_no_verdict(
 
 
 @pytest.mark.databases("postgresql", "mysql")
-@pytest.mark.parametrize("patience_seconds", [30, 0])
-def test_f02_consent_survives_that_no_second_connection_is_to_be_had_for_a_while(
-    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, patience_seconds: float
+@pytest.mark.parametrize("refusals", [1, 10**6])
+def test_f02_consent_survives_that_no_second_connection_is_to_be_had(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, refusals: int
 ) -> None:
-    """In the caller's transaction the pair is stored on a connection of its own."""
+    """In the caller's transaction the pair is stored on a connection of its own, or later."""
     ada = make_user("ada")
     code = consent(simulator)
-    patience = {"patience_seconds": patience_seconds}
-    monkeypatch.setattr(durable.patiently, "__kwdefaults__", patience)
     database = type(connections["default"])
     new_connection = database.get_new_connection
     refused: list[str] = []
 
-    def refuse_once(self: Any, parameters: Any) -> Any:
+    def refuse(self: Any, parameters: Any) -> Any:
         thread = threading.current_thread().name
-        if not refused and thread.startswith("ThreadPool"):
+        if len(refused) < refusals and thread.startswith("ThreadPool"):
             refused.append(thread)
             raise OperationalError("sorry, too many clients already")
         return new_connection(self, parameters)
 
-    monkeypatch.setattr(database, "get_new_connection", refuse_once)
+    monkeypatch.setattr(database, "get_new_connection", refuse)
     with suppress(OperationalError), transaction.atomic():
         connect_account(ada, code)
     wait_for_savers()
     assert refused
+    row = BusinessAccount.objects.get()
+    assert pair(row) == simulator.live_tokens(row.open_id)
+
+
+def test_f02_consent_whose_row_cannot_be_looked_for_is_stored_later(simulator: Simulator) -> None:
+    ada = make_user("ada")
+    code = consent(simulator)
+    with next_statement("SELECT", DataError("a fault of this moment")) as fail:
+        meanwhile(fail)
+        with pytest.raises(DataError):
+            connect_account(ada, code)
+    wait_for_savers()
     row = BusinessAccount.objects.get()
     assert pair(row) == simulator.live_tokens(row.open_id)
 
@@ -426,6 +436,21 @@ def test_f45_consent_that_was_issued_after_the_one_that_was_stored_replaces_it(
     assert pair(stored(account)) == simulator.live_tokens(account.open_id) != answer
     assert stored(account).status == Status.ACTIVE
     assert mail.outbox == []  # nobody is told of a pair that was replaced at once
+
+
+def test_f45_consent_is_stored_where_the_other_pair_cannot_be_proved(simulator: Simulator) -> None:
+    ada = make_user("ada")
+    connect_account(ada, consent(simulator))
+    with next_statement("UPDATE", DataError("a fault of this moment")) as fail:
+
+        def cross() -> None:
+            connect_account(ada, consent(simulator))
+            fail()  # the claim that comes next
+
+        meanwhile(cross)
+        account = connect_account(ada, consent(simulator))
+    assert simulator.count(REFRESH) == 0
+    assert stored(account).credentials_version == 3
 
 
 def test_f45_consent_is_stored_where_tiktok_does_not_say_which_pair_lives(
