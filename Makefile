@@ -2,7 +2,8 @@
 #
 #   make demo [ONCE=1] [PORT=8000]   the example project against the simulator
 #   make test                        the whole suite on SQLite, and on PostgreSQL and MariaDB when
-#                                    TEST_POSTGRES_URL and TEST_MARIADB_URL are set
+#                                    TEST_POSTGRES_URL and TEST_MARIADB_URL are set; its last
+#                                    line names what to install for the tests that it has skipped
 #   make fuzz                        the property tests, on many thousands of cases: a quarter of an
 #                                    hour, on SQLite
 #   make lint                        format, lint, security rules, types, and an audit of known holes
@@ -22,7 +23,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet
 
 # Chromium tests run once, on SQLite: they exercise pages, not databases.
-BROWSER := $(if $(filter off,$(TEST_BROWSER)),,$(or $(filter required,$(TEST_BROWSER)),$(shell command -v chromium)))
+BROWSER := $(if $(filter off,$(TEST_BROWSER)),,$(shell command -v chromium))
 # Some branches exist for one database only, so that no smaller run can reach 100 %.
 WHOLE := $(and $(TEST_POSTGRES_URL),$(TEST_MARIADB_URL),$(BROWSER),$(if $(ARGS),,all))
 STRICT := -W error::DeprecationWarning -W error::PendingDeprecationWarning -W error::ResourceWarning
@@ -56,7 +57,7 @@ endif
 
 .PHONY: $(SUITES:%=.suite-%)
 .suite-sqlite:
-	@echo "== SQLite$(if $(BROWSER),, (Chromium tests not run: TEST_BROWSER=off or no chromium on the PATH))"
+	@echo "== SQLite"
 	env -u DATABASE_URL PYTHONDEVMODE=1 $(if $(WHOLE),TEST_HEAVY=elsewhere) $(SUITE)
 
 .suite-postgres:

@@ -23,6 +23,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from django_tiktok_business.simulator import Simulator
+from tests.requires import require
 from tests.utils import override_tiktok
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ DESKTOP, PHONE = (1280, 900), (390, 844)
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[webdriver.Chrome]:
+    require("chromium")
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", *QUIET):

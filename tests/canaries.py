@@ -6,7 +6,6 @@ import logging
 import re
 import secrets
 import sys
-import traceback
 from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from requests.adapters import HTTPAdapter
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
 from django_tiktok_business.views import CallbackView
-from tests.leaks import with_variables
+from tests.leaks import variables_of, with_variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -139,20 +138,20 @@ class Witness(logging.Handler):
             if record.exc_info and record.exc_info[1] and record.levelno > logging.DEBUG:
                 texts.append(with_variables(record.exc_info[1]))
             if not record.name.startswith(("django.db", "django.template")):
-                frames = traceback.StackSummary.extract(
-                    _frames_of(sys._getframe(1)), capture_locals=True, lookup_lines=False
-                )
-                texts += [f"{frame.name} {frame.locals}" for frame in frames]
+                texts += [
+                    f"{frame.f_code.co_name} {variables_of(frame)}"
+                    for frame in _frames_of(sys._getframe(1))
+                ]
             self.evidence.keep("log", f"{record.levelname} {record.name}", "\n".join(texts))
         finally:
             leave()
             self._is_busy = False
 
 
-def _frames_of(frame: FrameType | None) -> Iterator[tuple[FrameType, int]]:
+def _frames_of(frame: FrameType | None) -> Iterator[FrameType]:
     """The frames of a call, up to where a test, which knows the secrets, has made it."""
     while frame and not str(frame.f_globals["__name__"]).startswith(("tests.", "django.test.")):
-        yield frame, frame.f_lineno
+        yield frame
         frame = frame.f_back
 
 

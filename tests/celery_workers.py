@@ -16,6 +16,7 @@ import redis
 from celery import Celery
 
 from tests.processes import ROOT, environment, wait_until
+from tests.requires import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +52,7 @@ class Broker:
 
 
 def connected_to(url: str) -> Any:
-    """Redis there; where there is none the test fails, since a skipped one proves nothing."""
+    """The Redis there; one that is named and does not answer is a failure."""
     connected = redis.Redis.from_url(url)
     try:
         connected.ping()
@@ -64,6 +65,7 @@ def connected_to(url: str) -> Any:
 @contextmanager
 def own_broker() -> Iterator[Broker]:
     """A broker that nobody else uses; nothing of it is left in Redis."""
+    require("redis")
     with connected_to(REDIS_URL) as connected:
         broker = Broker(connected, f"tiktok-business-test-{uuid.uuid4().hex}:")
         try:

@@ -1,4 +1,4 @@
-"""Leaves out what this run cannot do or need not repeat: nothing is reported as skipped.
+"""Leaves out what this run need not repeat, and skips what it cannot do (`tests.requires`).
 
 Suites run side by side, on several databases and versions. Each is one process, with a database of
 its own; what they share beyond that (fixed ports, the processors) is kept apart by locks.
@@ -7,20 +7,22 @@ its own; what they share beyond that (fixed ports, the processors) is kept apart
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 
 import pytest
 from django.db import connection
 
 from tests.browser import chromium, site
+from tests.requires import some_redis, summary
 from tests.utils import forget_ceilings, only_one_suite
 
 __all__: Sequence[str] = ["chromium", "site"]
 
 
-def _runs_here(item: pytest.Item, *, browser: bool) -> bool:
+def _runs_here(item: pytest.Item) -> bool:
+    if os.environ.get("TEST_BROWSER") == "off" and item.get_closest_marker("browser") is not None:
+        return False
     is_repeated = "TOX_WHEEL" in os.environ and item.get_closest_marker("once") is not None
     databases = item.get_closest_marker("databases")
     if item.get_closest_marker("heavy") is not None:
@@ -34,7 +36,7 @@ def _runs_here(item: pytest.Item, *, browser: bool) -> bool:
         is_place = connection.vendor == "sqlite" or _asks_a_database(item)
     else:
         is_place = connection.vendor in databases.args
-    return not is_repeated and is_place and (browser or item.get_closest_marker("browser") is None)
+    return not is_repeated and is_place
 
 
 def _asks_a_database(item: pytest.Item) -> bool:
@@ -43,23 +45,25 @@ def _asks_a_database(item: pytest.Item) -> bool:
     return is_marked or not {"db", "transactional_db", "live_server"}.isdisjoint(fixtures)
 
 
-def _browser_wanted() -> bool:
-    """TEST_BROWSER: `required`, `off`, or unset for "when Chromium is installed"."""
-    wanted = os.environ.get("TEST_BROWSER", "auto")
-    return wanted == "required" or (wanted != "off" and shutil.which("chromium") is not None)
+def pytest_configure(config: pytest.Config) -> None:
+    # Before any module reads where Redis is.
+    stack = ExitStack()
+    stack.enter_context(some_redis())
+    config.add_cleanup(stack.close)
 
 
 def pytest_report_header() -> list[str]:
-    browser = "on" if _browser_wanted() else "off (TEST_BROWSER, or no Chromium)"
-    return [f"database: {connection.vendor}, browser tests: {browser}"]
+    return [f"database: {connection.vendor}"]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    browser = _browser_wanted()
-    config.hook.pytest_deselected(
-        items=[item for item in items if not _runs_here(item, browser=browser)]
-    )
-    items[:] = [item for item in items if _runs_here(item, browser=browser)]
+    config.hook.pytest_deselected(items=[item for item in items if not _runs_here(item)])
+    items[:] = [item for item in items if _runs_here(item)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    terminalreporter.write(summary(skipped), yellow=True)
 
 
 @pytest.fixture(autouse=True)

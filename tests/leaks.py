@@ -19,6 +19,7 @@ from django.views.debug import ExceptionReporter
 if TYPE_CHECKING:
     import logging
     from collections.abc import Iterable, Iterator
+    from types import FrameType
 
 WINDOW = 12  # so many successive characters of a spelling give the secret away
 SHORTEST = 7  # what is shorter stands in texts by chance
@@ -105,7 +106,32 @@ def _reports(error: BaseException) -> dict[str, str]:
 
 def with_variables(error: BaseException) -> str:
     """A traceback as error trackers show it: with the variables of each frame."""
-    return "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+    texts = traceback.format_exception(error)
+    errors = [error]
+    while errors:
+        error = errors.pop()
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            texts.append(f"In {frame.f_code.co_name}:\n")
+            texts += [f"    {name} = {shown}\n" for name, shown in variables_of(frame).items()]
+        context = None if error.__suppress_context__ else error.__context__
+        related = [error.__cause__ or context, *getattr(error, "exceptions", ())]
+        errors += [other for other in related if other is not None]
+    return "".join(texts)
+
+
+def variables_of(frame: FrameType) -> dict[str, str]:
+    """The variables of a frame. That one cannot be shown says nothing about the others.
+
+    What `traceback` captures is lost before Python 3.13 when one `repr` fails.
+    """
+    return {name: _shown(value) for name, value in frame.f_locals.items()}
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception as error:  # noqa: BLE001 -- whatever somebody's `__repr__` raises
+        return f"<{type(error).__name__} in repr>"
 
 
 def shown_in(records: Iterable[logging.LogRecord]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from django.core.management import call_command
 from django.db import connection
 
 from tests.engine import wait_until
+from tests.requires import program, require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,18 +27,6 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _program(name: str, *folders: str) -> str:
-    """The newest of a program that is not on the PATH of everybody."""
-    places = [os.environ["PATH"], *(str(path) for pattern in folders for path in _glob(pattern))]
-    found = shutil.which(name, path=os.pathsep.join(places))
-    assert found, f"{name} is not installed"
-    return found
-
-
-def _glob(pattern: str) -> list[Path]:
-    return sorted(Path("/").glob(pattern.lstrip("/")), reverse=True)
 
 
 class PrivateServer(ABC):
@@ -104,7 +93,7 @@ class PrivatePostgres(PrivateServer):
         return {"NAME": "postgres", "USER": "postgres", "HOST": "127.0.0.1", "PORT": str(self.port)}
 
     def _postgres(self, name: str) -> str:
-        return _program(name, "/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")
+        return str(program(name))
 
     def create(self) -> None:
         arguments = ("--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale")
@@ -130,8 +119,7 @@ class PrivateMariaDB(PrivateServer):
 
     def create(self) -> None:
         options = ("--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db")
-        program = _program("mariadb-install-db", "/usr/bin")
-        self.run(program, *options, f"--datadir={self.folder}/data")
+        self.run(str(program("mariadb-install-db")), *options, f"--datadir={self.folder}/data")
         (self.folder / "init.sql").write_text("CREATE DATABASE IF NOT EXISTS private;")
 
     def start(self) -> None:
@@ -147,7 +135,7 @@ class PrivateMariaDB(PrivateServer):
             "--innodb-flush-log-at-trx-commit=2",
         )
         self._process = subprocess.Popen(
-            [_program("mariadbd", "/usr/sbin"), *options],
+            [str(program("mariadbd")), *options],
             env=self.environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -169,6 +157,7 @@ _KINDS: dict[str, type[PrivateServer]] = {
 @contextmanager
 def private_server(vendor: str, **variables: str) -> Iterator[PrivateServer]:
     """Let the default database be on such a server inside the block, with our tables in it."""
+    require(vendor)
     folder = Path(tempfile.mkdtemp(prefix="django_tiktok_business-", dir="/tmp"))
     folder.chmod(0o755)
     server = _KINDS[vendor](folder, variables)

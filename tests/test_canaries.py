@@ -29,6 +29,7 @@ from tests.canaries import Evidence, canary, everything_logged
 from tests.canary_drive import Drive
 from tests.factories import make_account, make_user
 from tests.leaks import Search
+from tests.requires import require
 from tests.simulated import PROFILE, REFRESH, REVOKE, TOKEN, TOKEN_INFO
 
 pytestmark = [pytest.mark.django_db, pytest.mark.databases("sqlite"), pytest.mark.once]
@@ -48,6 +49,7 @@ def evidence(
     django_db_blocker: DjangoDbBlocker,
 ) -> Evidence:
     """What one drive leaves behind. Its processes see the database, which is then empty again."""
+    require("redis")
     with django_db_blocker.unblock():
         try:
             return Drive(tmp_path_factory.mktemp("drive")).run()
@@ -155,6 +157,28 @@ def _in_a_frame(logger: logging.Logger) -> None:
     library["call"](SECRET, logger)
 
 
+class Unprintable:
+    """As Celery's proxy of a task that is only being made."""
+
+    def __repr__(self) -> str:
+        raise LookupError("not registered")
+
+
+def _beside_what_cannot_be_shown(logger: logging.Logger) -> None:
+    """Before Python 3.13 `traceback` shows no variable at all when it cannot show one."""
+    library: dict[str, Any] = {"__name__": "library"}
+    exec("def call(first, token, last, logger):\n    logger.debug('Calling.')", library)
+    library["call"](Unprintable(), SECRET, Unprintable(), logger)
+
+
+def _in_a_report_beside_what_cannot_be_shown(logger: logging.Logger) -> None:
+    first, held = Unprintable(), str(SECRET)
+    try:
+        _report(held)
+    except LookupError:
+        logger.exception("It failed beside %s.", type(first))
+
+
 @pytest.mark.parametrize(
     "leak",
     [
@@ -163,8 +187,10 @@ def _in_a_frame(logger: logging.Logger) -> None:
         lambda logger: logger.debug("Body: %r", {"token": SECRET.encode().hex()}),
         _in_a_report,
         _in_a_frame,
+        _beside_what_cannot_be_shown,
+        _in_a_report_beside_what_cannot_be_shown,
     ],
-    ids=["message", "attribute", "hex", "report", "frame"],
+    ids=["message", "attribute", "hex", "report", "frame", "frame beside", "report beside"],
 )
 def test_leak_into_the_log_is_noticed(leak: Callable[[logging.Logger], None]) -> None:
     evidence = Evidence()

@@ -19,6 +19,7 @@ from django.utils import translation
 
 import django_tiktok_business
 from django_tiktok_business.history import ConnectionEvent
+from tests.requires import require
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(django_tiktok_business.__file__).parent
@@ -33,13 +34,14 @@ def catalogue(language: str) -> Path:
 
 
 def gettext(program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    assert shutil.which(program), "GNU gettext is not installed; on Debian: apt install gettext"
+    require("gettext")
     return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A catalogue of the texts in the sources as they are, without a translation."""
+    require("gettext")
     folder = tmp_path_factory.mktemp("sources") / PACKAGE.name
     shutil.copytree(PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__", "locale"))
     (folder / "locale").mkdir()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import socket
 import subprocess
 import threading
@@ -27,6 +26,7 @@ from django_tiktok_business import clock
 from django_tiktok_business.ceiling import BATCH, ON_DEMAND, WHEN_IDLE, Ceiling, shared_ceiling
 from django_tiktok_business.exceptions import RateLimitError
 from tests.processes import wait_until
+from tests.requires import program, require
 
 REDIS_URL = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379/5")
 NOON = 1_795_348_800.0  # 2026-11-22 12:00:00 UTC
@@ -72,9 +72,9 @@ def answers(port: int) -> bool:
 
 @pytest.fixture(scope="module")
 def memcached() -> Iterator[str]:
+    require("memcached")
     port = free_port()
-    path = shutil.which("memcached")
-    assert path is not None
+    path = str(program("memcached"))
     arguments = [path, "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-m", "16", "-u", "nobody"]
     process = subprocess.Popen(arguments)
     try:
@@ -114,6 +114,7 @@ def shared_cache(request: pytest.FixtureRequest, transactional_db: None) -> Iter
     if kind in ("memcached", "database_table"):
         location = request.getfixturevalue(kind)
     elif kind == "redis":
+        require("redis")
         location = REDIS_URL
     with override_settings(CACHES=in_use(BACKENDS[kind], location)):
         yield

@@ -7,7 +7,6 @@ import signal
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,6 +29,7 @@ from tests.engine import (
 )
 from tests.factories import connect
 from tests.private_servers import private_server
+from tests.requires import faketime, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,9 +42,9 @@ ZONE = "Europe/Berlin"
 
 def shifted(seconds: float) -> dict[str, str]:
     """The environment of a process whose clock is off by so much; the monotonic one runs on."""
-    (library, *_) = [str(path) for path in Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")]
+    require("faketime")
     return {
-        "LD_PRELOAD": library,
+        "LD_PRELOAD": str(faketime()),
         "FAKETIME": f"{seconds:+.3f}",
         "DONT_FAKE_MONOTONIC": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",

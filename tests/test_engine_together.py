@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -14,6 +13,7 @@ import pytest
 from django.db import connection
 
 from tests.engine import WatchedSimulator, environment, run_together, wait_until
+from tests.requires import program, require
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.heavy]
 
@@ -21,12 +21,12 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.heavy]
 @pytest.fixture
 def redis() -> Iterator[dict[str, Any]]:
     """The setting CACHES for a Redis of the test's own."""
-    program = shutil.which("redis-server")
-    assert program, "redis-server is not installed"
+    require("redis-server")
+    server_program = str(program("redis-server"))
     with tempfile.TemporaryDirectory(prefix="django_tiktok_business-", dir="/tmp") as folder:
         path = Path(folder, "redis.sock")
         options = ["--port", "0", "--unixsocket", str(path), "--save", "", "--dir", folder]
-        with subprocess.Popen([program, *options], stdout=subprocess.DEVNULL) as server:
+        with subprocess.Popen([server_program, *options], stdout=subprocess.DEVNULL) as server:
             try:
                 wait_until(lambda: _answers(path))
                 backend = "django.core.cache.backends.redis.RedisCache"

@@ -20,6 +20,7 @@ from django.utils.module_loading import import_string
 from django_tiktok_business import conf, django_tasks, jobs, tasks
 from tests.newcomer import ROOT, Document, Newcomer, newcomer_to_a_site, starts_processes
 from tests.processes import wait_until
+from tests.requires import require
 
 DOCUMENT = Document("docs/operations.rst")
 REDIS_URL = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379/9")
@@ -101,6 +102,7 @@ def _can_be_imported(path: str) -> bool:
 @pytest.fixture(scope="module")
 def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Newcomer]:
     """Has followed README, and then put each block of this document into its file."""
+    require("redis")
     prefix = f"tiktok-business-test-{uuid.uuid4().hex}:"
     with newcomer_to_a_site(tmp_path_factory.mktemp("operator")) as newcomer:
         for name in ("mysite/settings.py", "mysite/celery.py", "mysite/__init__.py"):
