@@ -18,6 +18,8 @@
 
 PYTHON ?= python3
 JOBS ?= 3
+# Without its caches Python compiles the suite anew in each run, and the package in each process.
+unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet
@@ -27,7 +29,9 @@ BROWSER := $(if $(filter off,$(TEST_BROWSER)),,$(shell command -v chromium))
 # Some branches exist for one database only, so that no smaller run can reach 100 %.
 WHOLE := $(and $(TEST_POSTGRES_URL),$(TEST_MARIADB_URL),$(BROWSER),$(if $(ARGS),,all))
 STRICT := -W error::DeprecationWarning -W error::PendingDeprecationWarning -W error::ResourceWarning
-SUITE := $(RUN) $(STRICT) -m coverage run -m pytest $(ARGS)
+# Measuring takes time, so that it is done where it can be judged, or on request: COVERAGE=1.
+MEASURED := $(or $(WHOLE),$(filter-out 0,$(COVERAGE)))
+SUITE = $(RUN) $(STRICT) $(if $(MEASURED),-m coverage run) -m pytest $(SPREAD) $(ARGS)
 
 .PHONY: demo test fuzz lint messages screenshots bench matrix clean FORCE
 .DEFAULT_GOAL := test
@@ -36,13 +40,18 @@ demo: $(VENV)/.runtime
 	$(RUN) example_project/demo.py $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port $(PORT))
 
 # A suite waits most of its time: for a pause, a lock, a process. So the suites run side by side, and
-# each is one process, in which no test ever runs beside another one. What loads the machine runs on
-# PostgreSQL and MariaDB; on SQLite it does in a run without them, and in tox.
+# each is one process, in which no test ever runs beside another one; a suite without another beside
+# it is several processes. What loads the machine runs on PostgreSQL and MariaDB; on SQLite it does
+# in a run without them, and in tox.
 SUITES := sqlite $(if $(TEST_POSTGRES_URL),postgres) $(if $(TEST_MARIADB_URL),mariadb)
 ALONE := $(or $(filter 1,$(JOBS)),$(filter 1,$(words $(SUITES))))
+# pytest-xdist: JOBS processes, each with modules of its own (tests/conftest.py). The few tests that
+# ARGS picks are sooner through than more processes have started.
+PROCESSES := $(if $(ARGS),,$(if $(ALONE),$(filter-out 1,$(JOBS))))
+SPREAD := $(if $(PROCESSES),--dist loadgroup --no-loadscope-reorder --tx '$(PROCESSES)*popen//python=$(RUN) $(STRICT)')
 
 test: $(VENV)/.test $(if $(TEST_POSTGRES_URL),$(VENV)/.postgres) $(if $(TEST_MARIADB_URL),$(VENV)/.mariadb)
-	@$(RUN) -m coverage erase
+	@$(if $(MEASURED),$(RUN) -m coverage erase)
 	@echo "== Suites: $(SUITES)$(if $(ALONE),, (side by side, each shown when it has ended; JOBS=1 shows them as they run))"
 ifeq ($(TEST_POSTGRES_URL),)
 	@echo "== PostgreSQL: not run, TEST_POSTGRES_URL is not set (postgres://user:password@127.0.0.1:5432/test)"
@@ -51,9 +60,11 @@ ifeq ($(TEST_MARIADB_URL),)
 	@echo "== MariaDB: not run, TEST_MARIADB_URL is not set (mysql://user:password@127.0.0.1:3306/test)"
 endif
 	@$(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) $(if $(ALONE),,--output-sync) $(SUITES:%=.suite-%)
+ifneq ($(MEASURED),)
 	@echo "== Coverage$(if $(WHOLE),, (not judged: only a run on all three databases with Chromium can be complete))"
 	@$(RUN) -m coverage combine --quiet
 	@$(RUN) -m coverage report $(if $(WHOLE),,--fail-under=0)
+endif
 
 .PHONY: $(SUITES:%=.suite-%)
 .suite-sqlite:

@@ -1,7 +1,8 @@
 """Leaves out what this run need not repeat, and skips what it cannot do (`tests.requires`).
 
-Suites run side by side, on several databases and versions. Each is one process, with a database of
-its own; what they share beyond that (fixed ports, the processors) is kept apart by locks.
+Suites run side by side, on several databases and versions, and one that has the machine to itself
+runs in several processes. Each has a database of its own; what they share beyond that (fixed ports,
+the processors) is kept apart by locks.
 """
 
 from __future__ import annotations
@@ -58,7 +59,21 @@ def pytest_report_header() -> list[str]:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     config.hook.pytest_deselected(items=[item for item in items if not _runs_here(item)])
-    items[:] = [item for item in items if _runs_here(item)]
+    items[:] = sorted(filter(_runs_here, items), key=_is_light)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+def _is_light(item: pytest.Item) -> bool:
+    return item.get_closest_marker("heavy") is None
+
+
+def _group(item: pytest.Item) -> str:
+    """What one process of several runs as a whole: a module, or all that loads the machine.
+
+    That would only wait for itself in another process. It comes first, since it takes longest.
+    """
+    return item.nodeid.partition("::")[0] if _is_light(item) else "heavy"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
