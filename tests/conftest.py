@@ -77,8 +77,9 @@ def _group(item: pytest.Item) -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    skipped = terminalreporter.stats.get("skipped", [])
-    terminalreporter.write(summary(skipped), yellow=True)
+    line = summary(terminalreporter.stats.get("skipped", []))
+    # As the very last one, below the counts.
+    terminalreporter.config.add_cleanup(lambda: terminalreporter.write(line, yellow=True))
 
 
 @pytest.fixture(autouse=True)

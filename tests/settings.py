@@ -35,8 +35,10 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
-    # Django 6.0 and later; sends nothing until a test sets SECURE_CSP.
-    *(["django.middleware.csp.ContentSecurityPolicyMiddleware"] if django.VERSION >= (6,) else []),
+    # Sends nothing until a test sets SECURE_CSP.
+    "django.middleware.csp.ContentSecurityPolicyMiddleware"
+    if django.VERSION >= (6,)
+    else "tests.utils.policy_middleware",
 ]
 TEMPLATES = [
     {

@@ -1,4 +1,4 @@
-"""What a machine lacks is named in one line; what it has is used."""
+"""What a machine or Django lacks: it is named in one line, or stood in for."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 import redis
+from django.http import HttpRequest, HttpResponse
+from django.test import Client, override_settings
 
 from tests import requires
 from tests.requires import program, require, some_redis, summary
+from tests.utils import policy_middleware
 
 pytestmark = pytest.mark.databases("sqlite")
 
@@ -87,3 +90,21 @@ def test_redis_that_runs_or_is_not_installed_is_left_alone(
     with some_redis():
         assert "TEST_REDIS_URL" not in os.environ
     assert program("no such program") is None
+
+
+@pytest.mark.parametrize(
+    ("policy", "sent"),
+    [
+        ({}, None),
+        (
+            {"default-src": ["'self'"], "img-src": ["'self'", "https://a.example"]},
+            "default-src 'self'; img-src 'self' https://a.example",
+        ),
+    ],
+)
+def test_policy_is_sent_beside_each_django(policy: dict[str, list[str]], sent: str | None) -> None:
+    with override_settings(SECURE_CSP=policy):
+        response = policy_middleware(lambda request: HttpResponse())(HttpRequest())
+        assert response.headers.get("Content-Security-Policy") == sent
+        response = Client().get("/admin/login/")
+        assert response.headers.get("Content-Security-Policy") == sent
