@@ -24,7 +24,9 @@ __all__: Sequence[str] = ["chromium", "site"]
 def _runs_here(item: pytest.Item) -> bool:
     if os.environ.get("TEST_BROWSER") == "off" and item.get_closest_marker("browser") is not None:
         return False
-    is_repeated = "TOX_WHEEL" in os.environ and item.get_closest_marker("once") is not None
+    is_repeated = (
+        os.environ.get("TEST_ONCE") == "off" and item.get_closest_marker("once") is not None
+    )
     databases = item.get_closest_marker("databases")
     if item.get_closest_marker("heavy") is not None:
         # "elsewhere": what PostgreSQL's suite does beside this one is left to it and to tox.
