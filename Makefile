@@ -15,6 +15,7 @@
 #
 # PYTHON=python3.12 picks the interpreter; ARGS="-k callback" is passed on to pytest. What runs side
 # by side is shown when it has ended; JOBS=1 runs one thing after the other, as pytest's --pdb needs.
+# COVERAGE=1 measures also a run that cannot be complete.
 
 PYTHON ?= python3
 JOBS ?= 3
