@@ -313,9 +313,10 @@ def claims(batches: str) -> dict[str, Any]:
     import statistics
     from datetime import timedelta
 
-    from django_tiktok_business import conf, refresh
-    from django_tiktok_business.due import Due
+    from django_tiktok_business.conf import conf
     from django_tiktok_business.models import BusinessAccount
+    from django_tiktok_business.tokens.claims import claim
+    from django_tiktok_business.tokens.due import Due
 
     within = timedelta(seconds=conf.REFRESH_WITHIN_SECONDS)
     due = Due.now(BusinessAccount.objects.using("default").filter(app_id=APP_ID), within)
@@ -323,9 +324,9 @@ def claims(batches: str) -> dict[str, Any]:
     finding, claiming = [], []
     for _ in range(int(batches)):
         begin = time.perf_counter()
-        pks = [pk for pk, _ in pages.next()[:BATCH_ROWS]]
+        pks = [row.pk for row in pages.next()[:BATCH_ROWS]]
         found = time.perf_counter()
-        claimed = refresh.claim(pks, "default", condition=due.condition)
+        claimed = claim(pks, "default", condition=due.condition)
         claiming.append(time.perf_counter() - found)
         finding.append(found - begin)
         if len(claimed) != BATCH_ROWS:
@@ -391,10 +392,11 @@ def _fernet_key(name: str) -> bytes:
 def rotate() -> dict[str, Any]:
     """What ``manage.py rotate_encryption_keys`` does, and the most memory it took."""
     _django()
-    from django_tiktok_business.rotation import rotate_encryption_keys
+    from django_tiktok_business.encryption.rotation import rotate_encryption_keys
+    from django_tiktok_business.models import BusinessAccount
 
     begin = time.perf_counter()
-    report = rotate_encryption_keys()
+    report = rotate_encryption_keys(BusinessAccount)
     duration = time.perf_counter() - begin
     return {
         "rotated": report.rotated,

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import jobs
 from .exceptions import ConfigurationError
+from .services import chunks
 
 try:
     from celery import shared_task
@@ -24,11 +24,11 @@ __all__ = ["refresh_accounts", "refresh_due", "sync_profiles"]
 
 # A project's own limits, for pages and mails, would be too short. The jobs return by themselves
 # after LONGEST_RUN_SECONDS, so that these are for what hangs.
-_SOFT_LIMIT_SECONDS = jobs.LONGEST_RUN_SECONDS + 300
+_SOFT_LIMIT_SECONDS = chunks.LONGEST_RUN_SECONDS + 300
 _OPTIONS: dict[str, Any] = {
     "acks_late": False,
     "ignore_result": True,
-    "expires": jobs.MESSAGE_LIFETIME_SECONDS,
+    "expires": chunks.MESSAGE_LIFETIME_SECONDS,
     "soft_time_limit": _SOFT_LIMIT_SECONDS,
     "time_limit": _SOFT_LIMIT_SECONDS + 300,
 }
@@ -39,14 +39,14 @@ def refresh_due(
     within_seconds: float | None = None,
     *,
     sync_profiles: bool = False,
-    chunk_size: int = jobs.CHUNK_SIZE,
+    chunk_size: int = chunks.CHUNK_SIZE,
 ) -> dict[str, Any]:
     """Hand out what expires within that time (REFRESH_WITHIN_SECONDS), in chunks."""
 
     def send(pks: list[int]) -> None:
         refresh_accounts.delay(pks, within_seconds, sync_profiles=sync_profiles)
 
-    return jobs.hand_out(send, within_seconds=within_seconds, chunk_size=chunk_size)
+    return chunks.hand_out(send, within_seconds=within_seconds, chunk_size=chunk_size)
 
 
 @shared_task(name="tiktok_business.refresh_accounts", **_OPTIONS)
@@ -55,13 +55,13 @@ def refresh_accounts(
 ) -> dict[str, Any]:
     """Refresh those of the accounts that are still due, and then have their profiles synced."""
     then = _sync_profiles_of if sync_profiles else None
-    return jobs.refresh_chunk(pks, within_seconds=within_seconds, then=then)
+    return chunks.refresh_chunk(pks, within_seconds=within_seconds, then=then)
 
 
 @shared_task(name="tiktok_business.sync_profiles", **_OPTIONS)
 def sync_profiles(pks: list[int], since: float) -> dict[str, Any]:
     """Sync the profiles of those that were refreshed ``since`` then, in Unix seconds."""
-    return jobs.sync_chunk(pks, since=since)
+    return chunks.sync_chunk(pks, since=since)
 
 
 def _sync_profiles_of(pks: list[int], since: float) -> None:
@@ -71,4 +71,4 @@ def _sync_profiles_of(pks: list[int], since: float) -> None:
 @worker_shutting_down.connect
 def _stop_running(**kwargs: object) -> None:
     # For pools of threads: signals do not reach them.
-    jobs.stop_running()
+    chunks.stop_running()

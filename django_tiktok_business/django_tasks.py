@@ -9,8 +9,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from . import jobs
 from .exceptions import ConfigurationError
+from .services import chunks
 
 if TYPE_CHECKING or find_spec("django.tasks"):
     from django.tasks import TaskContext, task
@@ -34,16 +34,16 @@ def refresh_due(
     within_seconds: float | None = None,
     *,
     sync_profiles: bool = False,
-    chunk_size: int = jobs.CHUNK_SIZE,
+    chunk_size: int = chunks.CHUNK_SIZE,
 ) -> dict[str, Any]:
     """Hand out what expires within that time (REFRESH_WITHIN_SECONDS), in chunks."""
 
     def send(pks: list[int]) -> None:
         refresh_accounts.enqueue(pks, within_seconds, sync_profiles=sync_profiles)
 
-    if jobs.is_stale(context.task_result.enqueued_at):
+    if chunks.is_stale(context.task_result.enqueued_at):
         return _STALE
-    return jobs.hand_out(send, within_seconds=within_seconds, chunk_size=chunk_size)
+    return chunks.hand_out(send, within_seconds=within_seconds, chunk_size=chunk_size)
 
 
 @task(takes_context=True)
@@ -56,17 +56,17 @@ def refresh_accounts(
 ) -> dict[str, Any]:
     """Refresh those of the accounts that are still due, and then have their profiles synced."""
     then = _sync_profiles_of if sync_profiles else None
-    if jobs.is_stale(context.task_result.enqueued_at):
+    if chunks.is_stale(context.task_result.enqueued_at):
         return _STALE
-    return jobs.refresh_chunk(pks, within_seconds=within_seconds, then=then)
+    return chunks.refresh_chunk(pks, within_seconds=within_seconds, then=then)
 
 
 @task(takes_context=True)
 def sync_profiles(context: TaskContext[..., Any], pks: list[int], since: float) -> dict[str, Any]:
     """Sync the profiles of those that were refreshed ``since`` then, in Unix seconds."""
-    if jobs.is_stale(context.task_result.enqueued_at):
+    if chunks.is_stale(context.task_result.enqueued_at):
         return _STALE
-    return jobs.sync_chunk(pks, since=since)
+    return chunks.sync_chunk(pks, since=since)
 
 
 def _sync_profiles_of(pks: list[int], since: float) -> None:

@@ -1,8 +1,8 @@
-"""The life line of a connection: what happened to it, written down after the fact.
+"""Record what happened to an account, and announce it once it is committed.
 
-An event is written when what it tells is committed, and no trouble with writing it changes anything
-but the log. Inside `collected` events wait, so that a batch writes many with a few statements; a
-process that is killed loses those that wait, and nothing else.
+No trouble with writing an event changes anything but the log. Inside `batched` events wait, so that
+a batch writes many with a few statements; a process that is killed loses those that wait, and
+nothing else.
 """
 
 from __future__ import annotations
@@ -13,32 +13,35 @@ from collections import Counter
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError, IntegrityError, InterfaceError, transaction
 from django.db.models import Count, F, Max
 from django.utils import timezone
 
-from . import clock, conf
-from .durable import is_in_transaction, short_lock_waits
+from .conf import conf
+from .db import clock
+from .db.vendors import lock_timeout
+from .db.writes import after_commit, is_in_transaction
 from .exceptions import APIError, ConfigurationError
-from .history import ConnectionEvent
+from .models import BusinessAccount, ConnectionEvent
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from django.db.models import QuerySet
+    from django.dispatch import Signal
 
     from .exceptions import TikTokBusinessError
-    from .models import BusinessAccount
 
-__all__ = ["Kind", "collected", "record"]
+
+__all__ = ["Kind", "announce", "batched", "record"]
 
 logger = logging.getLogger("tiktok_business")
 
 Kind = ConnectionEvent.Kind
-
 WRITTEN_AT_ONCE = 64
+
 # What happens day after day: once more in a row is no event of its own.
 _COUNTED = (Kind.RECONNECTED, Kind.REFRESHED, Kind.FAILED)
 
@@ -116,7 +119,7 @@ def record(
 
 
 @contextmanager
-def collected(using: str, *, without: Collection[Kind] = ()) -> Iterator[None]:
+def batched(using: str, *, without: Collection[Kind] = ()) -> Iterator[None]:
     """Let the events of this thread wait inside the block, and write them by the dozen.
 
     Those ``without`` are not written at all.
@@ -157,7 +160,7 @@ def _store(entries: Sequence[_Entry], kept: int, longest: timedelta, using: str)
     # In no transaction of its own: one that reads before it writes fails at once on SQLite when
     # others write. Inside of somebody else's a savepoint keeps a failure away from it.
     savepoint = transaction.atomic(using=using) if is_in_transaction(using) else nullcontext()
-    with short_lock_waits(using), savepoint:
+    with lock_timeout(using), savepoint:
         newest = events.filter(account__in=pks).values("account").annotate(newest=Max("pk"))
         latest = {
             event.account_id: event for event in events.filter(pk__in=newest.values("newest"))
@@ -203,3 +206,22 @@ def _forget(events: QuerySet[ConnectionEvent], kept: int, longest: timedelta) ->
         of_account = events.filter(account=account_pk).order_by("-pk")
         for oldest_kept in of_account.values_list("pk", flat=True)[kept - 1 : kept]:
             of_account.filter(pk__lt=oldest_kept).delete()
+
+
+def announce(
+    signal: Signal,
+    account: BusinessAccount,
+    using: str,
+    *,
+    kind: Kind | None,
+    scopes_before: list[str] | None = None,
+    **arguments: Any,
+) -> None:
+    """Write the event down and send the signal, when what they tell is committed."""
+
+    def tell_now() -> None:
+        error = arguments.get("error")
+        record(account, kind, using, error=error, scopes_before=scopes_before)
+        signal.send_robust(sender=BusinessAccount, account=account, **arguments)
+
+    after_commit(tell_now, using)

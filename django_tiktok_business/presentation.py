@@ -1,4 +1,4 @@
-"""How accounts look to people: relative times, figures, picture, badge, and outcomes in words.
+"""How an account looks to people: relative times, numbers, picture, badge and advice.
 
 Texts are translated, and what TikTok says is escaped.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from django.contrib import messages
 from django.utils import timezone
 from django.utils.formats import date_format, number_format
 from django.utils.html import format_html
@@ -16,7 +15,6 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from .exceptions import (
-    APIError,
     AppConfigurationError,
     ConfigurationError,
     DecryptionError,
@@ -33,18 +31,15 @@ if TYPE_CHECKING:
     from django.utils.safestring import SafeString
 
     from .models import BusinessAccount
-    from .services import RefreshReport, RefreshResult
+
 
 __all__ = [
+    "describe_health",
     "explanation",
-    "failure_in_words",
-    "figure",
+    "format_count",
     "health_badge",
-    "health_in_words",
-    "left_in_words",
     "picture",
     "relative_time",
-    "report_in_words",
     "time_element",
     "time_in_full",
 ]
@@ -103,66 +98,6 @@ _ADVICE = (
     (RetryableError, gettext_lazy("Nothing is lost: try again later.")),
 )
 
-# By the names of RefreshReport, and "not_tried" for what the report does not count.
-_REFRESH_OUTCOMES: dict[str, tuple[int, Callable[[int], str]]] = {
-    "refreshed": (
-        messages.SUCCESS,
-        lambda count: ngettext(
-            "%(count)d account is refreshed.", "%(count)d accounts are refreshed.", count
-        ),
-    ),
-    "retry_later": (
-        messages.WARNING,
-        lambda count: ngettext(
-            "%(count)d account could not be refreshed now. Nothing is lost: try again later.",
-            "%(count)d accounts could not be refreshed now. Nothing is lost: try again later.",
-            count,
-        ),
-    ),
-    "reauthorization_required": (
-        messages.ERROR,
-        lambda count: ngettext(
-            "%(count)d account has to be connected again.",
-            "%(count)d accounts have to be connected again.",
-            count,
-        ),
-    ),
-    "undecryptable": (
-        messages.ERROR,
-        lambda count: ngettext(
-            "The tokens of %(count)d account cannot be decrypted.",
-            "The tokens of %(count)d accounts cannot be decrypted.",
-            count,
-        ),
-    ),
-    "skipped": (
-        messages.INFO,
-        lambda count: ngettext(
-            "%(count)d account is being refreshed by somebody else.",
-            "%(count)d accounts are being refreshed by somebody else.",
-            count,
-        ),
-    ),
-    "not_tried": (
-        messages.WARNING,
-        lambda count: ngettext(
-            "%(count)d account was not tried: only active accounts of this app are refreshed.",
-            "%(count)d accounts were not tried: only active accounts of this app are refreshed.",
-            count,
-        ),
-    ),
-}
-_STOPS = {
-    "app_credentials_rejected": gettext_lazy(
-        "Stopped early: TikTok refuses the app's credentials. Check APP_ID and APP_SECRET."
-    ),
-    "tiktok_unavailable": gettext_lazy("Stopped early: TikTok is not available."),
-    "rate_limited": gettext_lazy(
-        "Stopped early: TikTok goes on to refuse calls because there were too many."
-    ),
-    "interrupted": gettext_lazy("Stopped early: there was no time for more in one request."),
-}
-
 
 def relative_time(instant: datetime) -> str:
     """Say how far away an instant is: "in 5 hours", "2 days ago", "now"."""
@@ -207,7 +142,7 @@ def _exact_time(instant: datetime) -> str:
     return f"{date_format(local, 'DATETIME_FORMAT')} {local.tzname() or ''}".rstrip()
 
 
-def figure(value: int | None) -> str:
+def format_count(value: int | None) -> str:
     """A count with its thousands set apart; "-" when TikTok has not told."""
     return "-" if value is None else number_format(value, use_l10n=True, force_grouping=True)
 
@@ -233,7 +168,7 @@ def health_badge(account: BusinessAccount) -> SafeString:
     return format_html('<span class="tiktok-badge tiktok-{}">{}</span>', health.value, health.label)
 
 
-def health_in_words(health: Health) -> str:
+def describe_health(health: Health) -> str:
     """What a state means, and what to do."""
     return str(_HEALTH[health])
 
@@ -242,37 +177,3 @@ def explanation(error: Exception) -> str:
     """What can be done about an error, and what TikTok said with its code and request id."""
     advice = next((advice for kind, advice in _ADVICE if isinstance(error, kind)), None)
     return f"{error} {advice}" if advice else str(error)
-
-
-def report_in_words(report: RefreshReport, asked_for: int) -> list[tuple[int, str]]:
-    """What became of a batch of ``asked_for`` accounts: levels and texts of messages."""
-    counts = {
-        outcome: getattr(report, outcome) for outcome in _REFRESH_OUTCOMES if outcome != "not_tried"
-    }
-    left = asked_for - sum(counts.values())
-    counts["not_tried"] = 0 if report.stopped else left
-    words = [
-        (_REFRESH_OUTCOMES[outcome][0], _REFRESH_OUTCOMES[outcome][1](count) % {"count": count})
-        for outcome, count in counts.items()
-        if count
-    ]
-    if report.stopped:
-        words.append((messages.ERROR, str(_STOPS[report.stopped])))
-        words += left_in_words(left)
-    return words
-
-
-def left_in_words(count: int) -> list[tuple[int, str]]:
-    """What to do about accounts for which many others have left no time, or no hope."""
-    text = ngettext(
-        "%(count)d more account was not tried. Try it again in a while.",
-        "%(count)d more accounts were not tried. Try them again in a while.",
-        count,
-    )
-    return [(messages.WARNING, text % {"count": count})] if count else []
-
-
-def failure_in_words(failure: RefreshResult) -> str:
-    """Which account of a batch failed and why, with TikTok's code and request id."""
-    error = APIError(failure.message, code=failure.code, request_id=failure.request_id)
-    return f"{failure.open_id}: {error}"

@@ -1,4 +1,4 @@
-"""What each scope lets a site do, in words for the account holder.
+"""What each scope allows a site to do, in words for the account holder.
 
 The scopes are those of TikTok's page "Accounts API - Authorization" (doc id 1738083939371009), as
 read until 2026-11-22; the wording is ours.
@@ -13,7 +13,8 @@ from django.utils.translation import gettext_lazy as _
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["in_words"]
+
+__all__ = ["describe"]
 
 _MEANINGS = {
     "user.info.basic": _("See your display name and profile picture"),
@@ -41,6 +42,6 @@ _MEANINGS = {
 }
 
 
-def in_words(scopes: Iterable[str]) -> list[str]:
+def describe(scopes: Iterable[str]) -> list[str]:
     """Each scope in words, in the order given; one that is not known here stands for itself."""
     return [str(_MEANINGS.get(scope, scope)) for scope in scopes]

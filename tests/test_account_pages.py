@@ -16,10 +16,10 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_tiktok_business import views
-from django_tiktok_business.account_pages import AccountRow
 from django_tiktok_business.models import BusinessAccount, Health
-from django_tiktok_business.presentation import health_in_words
+from django_tiktok_business.presentation import describe_health
 from django_tiktok_business.simulator import Simulator
+from django_tiktok_business.views.accounts import AccountRow
 from tests.administrators import make_unreadable
 from tests.factories import connect, make_account, make_user
 from tests.utils import override_tiktok, running_simulator
@@ -139,7 +139,7 @@ def test_page_says_what_each_state_means_and_what_to_do(
 
 
 def test_each_state_has_words() -> None:
-    assert len({health_in_words(health) for health in Health}) == len(Health)
+    assert len({describe_health(health) for health in Health}) == len(Health)
 
 
 @pytest.mark.parametrize("failures", [0, 2])

@@ -17,9 +17,9 @@ from selenium.webdriver.common.by import By
 
 import django_tiktok_business
 from django_tiktok_business import views
-from django_tiktok_business.account_pages import AccountRow
 from django_tiktok_business.models import BusinessAccount
-from django_tiktok_business.outcomes import Outcome
+from django_tiktok_business.views.accounts import AccountRow
+from django_tiktok_business.views.results import Result
 from tests.browser import Site
 from tests.factories import make_account, make_user
 from tests.newcomer import Document
@@ -138,7 +138,7 @@ def test_table_names_what_both_pages_show_of_an_account() -> None:
 
 
 def test_what_the_tables_name_of_outcomes_and_hooks_is_there() -> None:
-    for field in dataclasses.fields(Outcome):
+    for field in dataclasses.fields(Result):
         assert f"``{field.name}``" in README.text
     for view, hooks in {
         views.AccountListView: ["get_queryset", "paginate_by", "has_connect_permission"],

@@ -17,10 +17,11 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path, reverse
 from django.utils import timezone
 
-from django_tiktok_business import bulk, services
+from django_tiktok_business import services
 from django_tiktok_business.admin import BusinessAccountAdmin
-from django_tiktok_business.admin_actions import ACCOUNTS_PER_ACTION
+from django_tiktok_business.admin.actions import ACCOUNTS_PER_ACTION
 from django_tiktok_business.models import BusinessAccount, Health
+from django_tiktok_business.services import bulk
 from django_tiktok_business.simulator import Call, Simulator
 from tests.administrators import (
     LIST,

@@ -15,10 +15,10 @@ from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_tiktok_business import admin_account, events, services
+from django_tiktok_business import events, services
+from django_tiktok_business.admin import account_page
 from django_tiktok_business.exceptions import AppConfigurationError
-from django_tiktok_business.history import ConnectionEvent, DailyMetrics
-from django_tiktok_business.models import BusinessAccount
+from django_tiktok_business.models import BusinessAccount, ConnectionEvent, DailyMetrics
 from tests.administrators import buttons, fact, html, log_in_root, log_in_staff, page_of, words
 from tests.factories import connect, make_account
 from tests.utils import running_simulator
@@ -223,7 +223,7 @@ def test_what_happened_is_told_with_the_newest_first(root: Client) -> None:
 
 def test_account_page_shows_no_more_events_than_fit(root: Client) -> None:
     account = make_account()
-    for code in range(admin_account.EVENTS_SHOWN + 5):
+    for code in range(account_page.EVENTS_SHOWN + 5):
         error = AppConfigurationError("", code=code)
         events.record(account, events.Kind.FAILED, "default", error=error)
     assert fact(root.get(page_of(account)), "events").count("refresh failed") == 20

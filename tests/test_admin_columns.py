@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_tiktok_business import events, services
-from django_tiktok_business.admin_columns import OwnerFilter
+from django_tiktok_business.admin.filters import OwnerFilter
 from django_tiktok_business.models import BusinessAccount, Health
 from django_tiktok_business.simulator import Simulator
 from tests.administrators import (

@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 
 from django_tiktok_business import events
 from django_tiktok_business.exceptions import ServerError
-from django_tiktok_business.history import ConnectionEvent
+from django_tiktok_business.models import ConnectionEvent
 from tests.administrators import cells, html, log_in_root, page_of
 from tests.factories import make_account, make_user
 

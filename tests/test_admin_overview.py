@@ -19,13 +19,8 @@ from django.urls import path
 from django.utils import timezone
 
 from django_tiktok_business.admin import BusinessAccountAdmin
-from django_tiktok_business.admin_overview import (
-    KEPT_SECONDS,
-    MANY_ACCOUNTS,
-    Figures,
-    Overview,
-    _cache_key,
-)
+from django_tiktok_business.admin.figures import KEPT_SECONDS, MANY_ACCOUNTS, Figures, _cache_key
+from django_tiktok_business.admin.overview import Overview
 from django_tiktok_business.models import BusinessAccount
 from tests.administrators import (
     LIST,

@@ -12,13 +12,9 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from django_tiktok_business.answers import (
-    CODE_EXCHANGE_ERRORS,
-    REFRESH_ERRORS,
-    Answer,
-    TokenGrant,
-    is_token,
-)
+from django_tiktok_business.api.envelope import Envelope, is_token
+from django_tiktok_business.api.errors import CODE_EXCHANGE_ERRORS, REFRESH_ERRORS
+from django_tiktok_business.api.oauth import TokenGrant, read_grant
 from django_tiktok_business.exceptions import (
     AccessTokenRejectedError,
     APIError,
@@ -49,29 +45,29 @@ GRANT = {
 }
 
 
-def answer_of(document: Any, *, status: int = 200, **options: Any) -> Answer:
+def answer_of(document: Any, *, status: int = 200, **options: Any) -> Envelope:
     content = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return Answer(status, SecretBytes(content), **options)
+    return Envelope(status, SecretBytes(content), **options)
 
 
-def failing(code: Any, message: Any = "No.", **options: Any) -> Answer:
+def failing(code: Any, message: Any = "No.", **options: Any) -> Envelope:
     return answer_of(
         {"code": code, "message": message, "request_id": REQUEST_ID, "data": {}}, **options
     )
 
 
-def error_of(answer: Answer, errors: Mapping[int, type[APIError]] | None = None) -> APIError:
+def error_of(answer: Envelope, errors: Mapping[int, type[APIError]] | None = None) -> APIError:
     error = answer.error(errors or {})
     assert error is not None
     return error
 
 
-def answer_with(data: Any) -> Answer:
+def answer_with(data: Any) -> Envelope:
     return answer_of({"code": 0, "message": "OK", "request_id": REQUEST_ID, "data": data})
 
 
 def grant_with(**changes: Any) -> TokenGrant:
-    return answer_with({**GRANT, **changes}).grant(SENT_AT)
+    return read_grant(answer_with({**GRANT, **changes}), SENT_AT)
 
 
 # Error codes
@@ -400,7 +396,7 @@ def test_legacy_names_are_understood() -> None:
         "refresh_expires": "31536000",
         "scope": "video.list,user.info.basic",
     }
-    assert answer_with(legacy).grant(SENT_AT) == grant_with()
+    assert read_grant(answer_with(legacy), SENT_AT) == grant_with()
 
 
 def test_present_names_win_over_legacy_ones_unless_they_are_empty() -> None:
@@ -427,7 +423,7 @@ def test_f4_missing_or_empty_field_is_none_so_that_nothing_is_overwritten(
     name: str, attribute: str, missing: Any
 ) -> None:
     without = {key: value for key, value in GRANT.items() if key != name}
-    assert getattr(answer_with(without).grant(SENT_AT), attribute) is None
+    assert getattr(read_grant(answer_with(without), SENT_AT), attribute) is None
     assert getattr(grant_with(**{name: missing}), attribute) is None
 
 

@@ -16,9 +16,9 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.test import Client, override_settings
 from django.utils import crypto
 
-from django_tiktok_business import attempts
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
+from django_tiktok_business.views import state as state_module
 from tests.administrators import LIST as ADMIN
 from tests.administrators import log_in_staff, page_of
 from tests.factories import make_account, make_user
@@ -161,7 +161,7 @@ def test_state_is_compared_in_constant_time_with_each_attempt(
         compared.append(len(one) - len(other))
         return crypto.constant_time_compare(one, other)
 
-    monkeypatch.setattr(attempts, "constant_time_compare", watched)
+    monkeypatch.setattr(state_module, "constant_time_compare", watched)
     first = leave(client)
     for state in ("", "x" * 43, value_in(first, "state")):
         compared.clear()

@@ -15,11 +15,14 @@ from django.db import DataError, OperationalError, connection, connections, tran
 from django.dispatch import Signal
 from django.utils import timezone
 
-from django_tiktok_business import batch, ceiling, refresh, services, signals
+from django_tiktok_business import services, signals
+from django_tiktok_business.api import factory, rate_limit
 from django_tiktok_business.exceptions import DecryptionError, ServerError
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.services import RefreshResult
 from django_tiktok_business.simulator import Simulator
+from django_tiktok_business.tokens import batch
+from django_tiktok_business.tokens import claims as claims_module
 from tests.factories import connect
 from tests.utils import (
     forget_ceilings,
@@ -187,7 +190,7 @@ def test_connection_that_the_server_cuts_is_no_locked_row() -> None:
 @pytest.fixture
 def paced(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
     """TikTok with four accounts that are due, the first the most urgent; pauses are short."""
-    monkeypatch.setattr(ceiling, "FIVE_MINUTES", 0.6)
+    monkeypatch.setattr(rate_limit, "FIVE_MINUTES", 0.6)
     with running_simulator(strict=True) as simulator, override_tiktok(MAX_ATTEMPTS=1):
         for minutes, name in enumerate(ACCOUNTS):
             due(simulator, name, minutes)
@@ -259,7 +262,9 @@ def test_f53_refusals_of_all_that_is_in_flight_are_one_pause(paced: Simulator) -
 @pytest.mark.django_db(transaction=True)
 def test_f53_turn_that_is_left_over_is_not_used_in_a_pause(paced: Simulator) -> None:
     first, second, *_ = BusinessAccount.objects.order_by("access_token_expires_at")
-    assert refresh.claim([second.pk], "default") != []  # so it needs no call, and its turn is left
+    assert (
+        claims_module.claim([second.pk], "default") != []
+    )  # so it needs no call, and its turn is left
     paced.fail_next("rate_limited", path=REFRESH)
     report = services.refresh_due_accounts(concurrency=2, accounts=[first, second])
     assert (report.refreshed, report.skipped, report.stopped) == (1, 1, None)
@@ -271,15 +276,17 @@ def test_f53_turn_that_is_left_over_is_not_used_in_a_pause(paced: Simulator) -> 
 def test_turn_that_is_left_over_is_not_used_later_than_its_time(paced: Simulator) -> None:
     """Somebody else has the next one by then, and together they would be too many."""
     first, second, *_ = BusinessAccount.objects.order_by("access_token_expires_at")
-    assert refresh.claim([first.pk], "default") != []  # so it needs no call, and its turn is left
+    assert (
+        claims_module.claim([first.pk], "default") != []
+    )  # so it needs no call, and its turn is left
     taken_at: list[float] = []
 
     def hold_up(result: RefreshResult) -> None:
         if result.outcome == "skipped":
             time.sleep(1.3)
-            somebody_else = refresh.ceiling_from_settings(60)
-            time.sleep(somebody_else.wait_seconds(ceiling.WHEN_IDLE) + 0.02)
-            assert somebody_else.reserve(ceiling.WHEN_IDLE) is not None
+            somebody_else = factory.limiter_from_settings(60)
+            time.sleep(somebody_else.wait_seconds(rate_limit.WHEN_IDLE) + 0.02)
+            assert somebody_else.reserve(rate_limit.WHEN_IDLE) is not None
             taken_at.append(time.time())
 
     report = services.refresh_due_accounts(
@@ -319,7 +326,7 @@ def test_pause_that_is_longer_than_a_run_waits_stops_it_at_once(paced: Simulator
 
 @pytest.mark.django_db(transaction=True)
 def test_run_can_be_stopped_in_a_pause(paced: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ceiling, "FIVE_MINUTES", 300)
+    monkeypatch.setattr(rate_limit, "FIVE_MINUTES", 300)
     paced.fail_next("rate_limited", path=REFRESH)
     stop = threading.Event()
     timer = threading.Timer(0.4, stop.set)
@@ -422,17 +429,17 @@ def test_f14_witness_that_another_worker_has_is_replaced_by_another(
     witness.save()
 
     def let_another_worker_have_it() -> None:
-        refresh.claim([witness.pk], "default")
+        claims_module.claim([witness.pk], "default")
 
     paced.fail_next("code", code=50000, path=REFRESH, times=None)
-    call_witness = batch._Run.call_witness
+    send_probe = batch._Batch.send_probe
 
     def call(run: Any) -> bool:
-        is_called = call_witness(run)
+        is_called = send_probe(run)
         let_another_worker_have_it()
         return is_called
 
-    monkeypatch.setattr(batch._Run, "call_witness", call)
+    monkeypatch.setattr(batch._Batch, "send_probe", call)
     report = services.refresh_due_accounts(concurrency=1)
     assert (report.stopped, report.skipped) == ("tiktok_unavailable", 1)
     assert claims() == 1
@@ -453,7 +460,7 @@ def test_f14_few_failures_at_the_end_are_the_accounts_own(paced: Simulator) -> N
 def test_f53_refusals_for_the_rate_are_no_failures_of_an_account(
     paced: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ceiling, "NEXT_SECOND", 0.1)
+    monkeypatch.setattr(rate_limit, "NEXT_SECOND", 0.1)
     paced.fail_next("rate_limited", path=REFRESH, message="App reaches the QPS limit.", times=2)
     paced.fail_next("code", code=50000, path=REFRESH)
     with listening(signals.refresh_failed) as failed:

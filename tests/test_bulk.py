@@ -8,14 +8,16 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from django_tiktok_business import bulk, insights, services
+from django_tiktok_business import services
 from django_tiktok_business.exceptions import (
     AppCredentialsRejectedError,
     ReauthorizationRequired,
     RetryableError,
 )
 from django_tiktok_business.models import BusinessAccount
+from django_tiktok_business.services import bulk
 from django_tiktok_business.simulator import Simulator
+from django_tiktok_business.sync import metrics
 from tests.factories import connect
 from tests.utils import meanwhile, override_tiktok, running_simulator
 from tests.visits import failing
@@ -97,7 +99,7 @@ def test_figures_that_fail_are_no_trouble_of_the_profile(
 def test_figures_that_cannot_be_stored_are_no_trouble_of_the_profile(
     simulator: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scopes = [insights.SCOPE, "user.info.basic"]  # no totals, which come with the profile
+    scopes = [metrics.SCOPE, "user.info.basic"]  # no totals, which come with the profile
     (account,) = connected(simulator, 1, metrics_synced_at=None, scopes=scopes)
     with failing("INSERT", "tiktok_business_dailymetrics"):
         assert kinds(bulk.sync_profiles([account])) == [None]

@@ -19,9 +19,9 @@ from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.urls import include, path
 
 from django_tiktok_business import views
-from django_tiktok_business.attempts import Answer
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
+from django_tiktok_business.views.state import AuthorizationResponse
 from tests.factories import connect, make_user
 from tests.utils import meanwhile, override_tiktok, running_simulator
 from tests.visits import (
@@ -159,7 +159,7 @@ def test_f37_query_is_taken_out_of_what_servers_and_proxies_add() -> None:
     request = RequestFactory().get(sent)
     request.META.update(dict.fromkeys(names, sent))
     assert "secret-code" in str(request.headers)
-    Answer(request)
+    AuthorizationResponse(request)
     assert [request.META[name] for name in names] == [path] * 4
     assert "secret" not in f"{request.META} {request.headers}"
 
@@ -179,7 +179,7 @@ def test_f37_query_is_taken_out_of_headers_that_spell_it_otherwise(spelled: str)
         "/tiktok/callback/?code=secret*1&state=secret-state",
         headers={"X-Original-Uri": spelled, "Cookie": "a=b?c; mode=state=1"},
     )
-    Answer(request)
+    AuthorizationResponse(request)
     assert "secret" not in f"{request.META} {request.headers}"
     assert request.META["HTTP_COOKIE"] == "a=b?c; mode=state=1"
 
@@ -566,7 +566,7 @@ def test_f44_cache_that_is_down_stops_nobody(
         assert client.get(back).status_code == 302
         assert client.get(back).status_code == 200
     assert simulator.count(TOKEN_CALL) == 1
-    assert "The cache default does not work: ConnectionError" in caplog.text
+    assert "The cache 'default' does not answer (ConnectionError)" in caplog.text
 
 
 def test_f44_head_uses_nothing_up(ada: User, client: Client, simulator: Simulator) -> None:

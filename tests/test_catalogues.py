@@ -18,7 +18,7 @@ from django.core.management import call_command
 from django.utils import translation
 
 import django_tiktok_business
-from django_tiktok_business.history import ConnectionEvent
+from django_tiktok_business.models import ConnectionEvent
 from tests.requires import require
 
 ROOT = Path(__file__).resolve().parent.parent

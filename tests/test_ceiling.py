@@ -21,9 +21,16 @@ from django.core.management import call_command
 from django.db import connection, connections, transaction
 from django.test import override_settings
 
-from django_tiktok_business import ceiling as module
-from django_tiktok_business import clock
-from django_tiktok_business.ceiling import BATCH, ON_DEMAND, WHEN_IDLE, Ceiling, shared_ceiling
+from django_tiktok_business import cache as cache_module
+from django_tiktok_business.api import rate_limit
+from django_tiktok_business.api.rate_limit import (
+    BATCH,
+    ON_DEMAND,
+    WHEN_IDLE,
+    RateLimiter,
+    shared_limiter,
+)
+from django_tiktok_business.db import clock
 from django_tiktok_business.exceptions import RateLimitError
 from tests.processes import wait_until
 from tests.requires import program, require
@@ -127,9 +134,9 @@ def local_memory() -> Iterator[None]:
         yield
 
 
-def new_ceiling(per_minute: int, app_id: str = "app") -> Ceiling:
+def new_ceiling(per_minute: int, app_id: str = "app") -> RateLimiter:
     """A ceiling as each process has its own."""
-    return Ceiling(per_minute, app_id=app_id, cache_alias="shared")
+    return RateLimiter(per_minute, app_id=app_id, cache_alias="shared")
 
 
 def refusal(message: str, retry_after: float | None = None) -> RateLimitError:
@@ -142,7 +149,7 @@ def slot_seconds(per_minute: int) -> float:
     return 60.6 / per_minute
 
 
-def all_slots(ceiling: Ceiling, ahead_seconds: float) -> list[float]:
+def all_slots(ceiling: RateLimiter, ahead_seconds: float) -> list[float]:
     waits: list[float] = []
     while (wait := ceiling.reserve(ahead_seconds)) is not None:
         waits.append(wait)
@@ -172,7 +179,7 @@ def test_threads_and_processes_never_get_one_slot_twice(shared_time: Time) -> No
     processes = [new_ceiling(120) for _ in range(3)]
     barrier = threading.Barrier(6)
 
-    def take(process: Ceiling) -> list[float]:
+    def take(process: RateLimiter) -> list[float]:
         barrier.wait(timeout=30)
         try:
             return all_slots(process, ON_DEMAND)
@@ -279,9 +286,9 @@ def test_zero_is_no_ceiling(shared_time: Time) -> None:
 
 
 def test_one_process_has_one_ceiling_of_a_kind() -> None:
-    one = shared_ceiling(60, app_id="app", cache_alias="default")
-    assert shared_ceiling(60, app_id="app", cache_alias="default") is one
-    assert shared_ceiling(61, app_id="app", cache_alias="default") is not one
+    one = shared_limiter(60, app_id="app", cache_alias="default")
+    assert shared_limiter(60, app_id="app", cache_alias="default") is one
+    assert shared_limiter(61, app_id="app", cache_alias="default") is not one
 
 
 def test_slot_in_the_database_is_taken_before_the_caller_s_transaction_ends(
@@ -366,7 +373,7 @@ def test_pause_is_as_long_as_tiktok_says(
 def test_pause_holds_for_every_process(
     shared_time: Time, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "PAUSE_LOOKUP_SECONDS", 0)
+    monkeypatch.setattr(rate_limit, "PAUSE_LOOKUP_SECONDS", 0)
     process, other = new_ceiling(0), new_ceiling(600)
     assert other.reserve(WHEN_IDLE) == 0
     with caplog.at_level(logging.WARNING, logger="tiktok_business"):
@@ -384,7 +391,7 @@ def test_pause_holds_for_every_process(
 def test_pause_of_others_is_looked_up_now_and_then_only(
     shared_time: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PAUSE_LOOKUP_SECONDS", 3600)
+    monkeypatch.setattr(rate_limit, "PAUSE_LOOKUP_SECONDS", 3600)
     process, other = new_ceiling(0), new_ceiling(0)
     assert other.reserve(WHEN_IDLE) == 0
     process.refused(refusal(RESTRICTED), sent_at=shared_time.now)
@@ -502,7 +509,7 @@ def test_cache_that_stays_dead_is_told_again_later(
 ) -> None:
     process = new_ceiling(60)
     process.reserve(WHEN_IDLE)
-    monkeypatch.setattr(module, "WARN_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(cache_module, "WARN_AGAIN_SECONDS", 0.05)
     time.sleep(1.1)  # for so long the client of Memcached does not try again
     with caplog.at_level(logging.WARNING, logger="tiktok_business"):
         caplog.clear()

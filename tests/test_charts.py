@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from django_tiktok_business import charts
+from django_tiktok_business.admin import charts
 
 FIRST = date(2026, 11, 20)
 

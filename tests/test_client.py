@@ -23,9 +23,10 @@ from requests.adapters import BaseAdapter
 from urllib3 import exceptions as urllib3_errors
 
 from django_tiktok_business import __version__
-from django_tiktok_business.answers import Profile, TokenGrant, TokenInfo
-from django_tiktok_business.ceiling import Ceiling
-from django_tiktok_business.client import PROFILE_FIELDS, TikTokClient
+from django_tiktok_business.api.client import TikTokClient
+from django_tiktok_business.api.oauth import OAuth, TokenGrant, TokenInfo
+from django_tiktok_business.api.profile import PROFILE_FIELDS, BusinessProfile, Profile
+from django_tiktok_business.api.rate_limit import RateLimiter
 from django_tiktok_business.exceptions import (
     AccessTokenRejectedError,
     AppConfigurationError,
@@ -75,9 +76,9 @@ def simulator() -> Simulator:
     return Simulator()
 
 
-def no_ceiling() -> Ceiling:
+def no_limiter() -> RateLimiter:
     """None for the number of calls; a pause that TikTok asks for holds for this one alone."""
-    return Ceiling(0, app_id=uuid.uuid4().hex, cache_alias="default")
+    return RateLimiter(0, app_id=uuid.uuid4().hex, cache_alias="default")
 
 
 @contextmanager
@@ -89,7 +90,7 @@ def client_of(
         "base_url": API,
         "sleep": lambda seconds: None,
         "timeout": 5,
-        "ceiling": no_ceiling(),
+        "limiter": no_limiter(),
         **options,
     }
     client = TikTokClient(APP_ID, APP_SECRET, session_factory=session_factory, **options)
@@ -116,7 +117,7 @@ def test_exchange_gives_a_grant_counted_from_before_the_call(
     simulator: Simulator, client: TikTokClient
 ) -> None:
     before = datetime.now(UTC)
-    grant = client.exchange_code(code_from(simulator), redirect_uri=REDIRECT_URI)
+    grant = OAuth(client).exchange_code(code_from(simulator), redirect_uri=REDIRECT_URI)
     after = datetime.now(UTC)
     assert (grant.access_token, grant.refresh_token) == simulator.live_tokens(str(grant.open_id))
     assert grant.open_id == simulator.open_id("harbour_bakery")
@@ -130,20 +131,20 @@ def test_exchange_gives_a_grant_counted_from_before_the_call(
 def test_refresh_gives_the_rotated_pair(simulator: Simulator, client: TikTokClient) -> None:
     simulator.configure(rotate="always")
     old = simulator.issue_grant()
-    grant = client.refresh(old["refresh_token"])
+    grant = OAuth(client).refresh(old["refresh_token"])
     assert (grant.access_token, grant.refresh_token) == simulator.live_tokens(old["open_id"])
     assert grant.refresh_token != old["refresh_token"]
 
 
 def test_profile_gives_what_was_asked_for(simulator: Simulator, client: TikTokClient) -> None:
     grant = simulator.issue_grant()
-    profile = client.profile(
-        grant["access_token"], open_id=grant["open_id"], fields=list(PROFILE_FIELDS)
+    profile = BusinessProfile(client.authorized(grant["access_token"]), grant["open_id"]).profile(
+        list(PROFILE_FIELDS)
     )
     assert profile.username == "harbour_bakery"
     assert None not in vars(profile).values()
-    part = client.profile(
-        grant["access_token"], open_id=grant["open_id"], fields=["username", "is_verified"]
+    part = BusinessProfile(client.authorized(grant["access_token"]), grant["open_id"]).profile(
+        ["username", "is_verified"]
     )
     assert part == Profile(username=profile.username, is_verified=profile.is_verified)
 
@@ -152,23 +153,22 @@ def test_token_info_tells_app_account_and_scopes(
     simulator: Simulator, client: TikTokClient
 ) -> None:
     grant = simulator.issue_grant(scopes=["video.list", "user.info.basic"])
-    assert client.token_info(grant["access_token"]) == TokenInfo(
+    assert OAuth(client).token_info(grant["access_token"]) == TokenInfo(
         app_id=APP_ID, open_id=grant["open_id"], scopes=["user.info.basic", "video.list"]
     )
 
 
 def test_revoke_ends_the_grant(simulator: Simulator, client: TikTokClient) -> None:
     grant = simulator.issue_grant()
-    client.revoke(grant["access_token"])
+    OAuth(client).revoke(grant["access_token"])
     assert simulator.live_tokens(grant["open_id"]) is None
 
 
 def test_request_reaches_any_endpoint(simulator: Simulator, client: TikTokClient) -> None:
     grant = simulator.issue_grant()
-    answer = client.request(
+    answer = client.authorized(grant["access_token"]).request(
         "get",
         "business/get",
-        access_token=grant["access_token"],
         query={"business_id": grant["open_id"], "fields": ["username"], "end_date": None},
     )
     assert answer == {"username": "harbour_bakery"}
@@ -178,10 +178,10 @@ def test_client_works_on_after_close(simulator: Simulator) -> None:
     grant = simulator.issue_grant()
     with client_of(simulator.session) as client:
         client.close()
-        client.refresh(grant["refresh_token"])
+        OAuth(client).refresh(grant["refresh_token"])
         client.close()
         client.close()
-        client.refresh(grant["refresh_token"])
+        OAuth(client).refresh(grant["refresh_token"])
 
 
 # What is sent
@@ -198,14 +198,19 @@ def fields_of(request: bytes) -> tuple[str, dict[str, str], dict[str, Any]]:
 
 
 CALLS: dict[str, Callable[[TikTokClient], Any]] = {
-    "exchange": lambda client: client.exchange_code("a*0!1", redirect_uri=REDIRECT_URI),
-    "refresh": lambda client: client.refresh(REFRESH_TOKEN),
-    "revoke": lambda client: client.revoke(ACCESS_TOKEN),
-    "token_info": lambda client: client.token_info(ACCESS_TOKEN),
-    "profile": lambda client: client.profile(ACCESS_TOKEN, open_id="_0 &1", fields=["username"]),
-    "get": lambda client: client.request("GET", "/business/get/", access_token=ACCESS_TOKEN),
-    "post": lambda client: client.request(
-        "POST", "business/comment/create/", access_token=ACCESS_TOKEN, body={"text": "Danke ö"}
+    "exchange": lambda client: OAuth(client).exchange_code("a*0!1", redirect_uri=REDIRECT_URI),
+    "refresh": lambda client: OAuth(client).refresh(REFRESH_TOKEN),
+    "revoke": lambda client: OAuth(client).revoke(ACCESS_TOKEN),
+    "token_info": lambda client: OAuth(client).token_info(ACCESS_TOKEN),
+    "profile": lambda client: BusinessProfile(client.authorized(ACCESS_TOKEN), "_0 &1").profile(
+        ["username"]
+    ),
+    "get": lambda client: client.authorized(ACCESS_TOKEN).request(
+        "GET",
+        "/business/get/",
+    ),
+    "post": lambda client: client.authorized(ACCESS_TOKEN).request(
+        "POST", "business/comment/create/", body={"text": "Danke ö"}
     ),
 }
 APP = {"client_id": APP_ID, "client_secret": APP_SECRET}
@@ -267,10 +272,9 @@ def test_request_query_holds_lists_objects_and_booleans_as_json_text() -> None:
         servers.serving(servers.send(GRANTED)) as server,
         client_of(base_url=server.base_url) as client,
     ):
-        client.request(
+        client.authorized(ACCESS_TOKEN).request(
             "GET",
             "business/video/list",
-            access_token=ACCESS_TOKEN,
             query={
                 "fields": ("item_id", "ä"),
                 "filters": {"video_ids": ["7"], "ad_post_only": False},
@@ -305,7 +309,10 @@ def test_path_that_could_lead_elsewhere_is_refused(path: str) -> None:
         client_of(lambda: pytest.fail("nothing may be sent")) as client,
         pytest.raises(ValueError, match="Not a path of the Accounts API: "),
     ):
-        client.request("GET", path, access_token=ACCESS_TOKEN)
+        client.authorized(ACCESS_TOKEN).request(
+            "GET",
+            path,
+        )
 
 
 @pytest.mark.parametrize("token", ["", "act.a\nb", " act.a", "act.a\r\nX: y", "act.ä", "act.\0"])
@@ -316,7 +323,10 @@ def test_token_that_fits_in_no_header_asks_for_a_refresh(token: str) -> None:
             AccessTokenRejectedError, match=r"^What is stored cannot be an access token\.$"
         ),
     ):
-        client.request("GET", "business/get", access_token=token)
+        client.authorized(token).request(
+            "GET",
+            "business/get",
+        )
 
 
 @pytest.mark.parametrize("with_session", [True, False])
@@ -332,7 +342,7 @@ def test_netrc_adds_no_authorization(
         assert "authorization" in fields_of(server.requests[0])[1]
         factory = requests.Session if with_session else None
         with client_of(factory, base_url=server.base_url) as client:
-            client.refresh(REFRESH_TOKEN)
+            OAuth(client).refresh(REFRESH_TOKEN)
     assert "authorization" not in fields_of(server.requests[1])[1]
 
 
@@ -351,7 +361,7 @@ def test_session_of_the_project_keeps_its_own_settings() -> None:
         servers.serving(servers.send(GRANTED)) as server,
         client_of(session, base_url=server.base_url) as client,
     ):
-        grant = client.refresh(REFRESH_TOKEN)
+        grant = OAuth(client).refresh(REFRESH_TOKEN)
     headers = fields_of(server.requests[0])[1]
     assert headers["authorization"].startswith("basic ")
     assert (headers["x-gateway"], headers["cookie"]) == ("1", "gateway=in")
@@ -365,8 +375,8 @@ def test_f35_cookies_of_one_answer_do_not_go_with_the_next_call() -> None:
         servers.serving(servers.send(answer)) as server,
         client_of(base_url=server.base_url) as client,
     ):
-        client.refresh(REFRESH_TOKEN)
-        client.profile(ACCESS_TOKEN, open_id="_1", fields=["username"])
+        OAuth(client).refresh(REFRESH_TOKEN)
+        BusinessProfile(client.authorized(ACCESS_TOKEN), "_1").profile(["username"])
     assert "cookie" not in fields_of(server.requests[1])[1]
     assert server.connections == 1  # the connection is kept all the same
 
@@ -376,7 +386,7 @@ def test_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setenv("http_proxy", urlsplit(proxy.base_url)._replace(path="").geturl())
         monkeypatch.delenv("no_proxy", raising=False)
         with client_of(base_url="http://tiktok.invalid/open_api/v1.3") as client:
-            client.refresh(REFRESH_TOKEN)
+            OAuth(client).refresh(REFRESH_TOKEN)
     assert proxy.requests[0].startswith(b"POST http://tiktok.invalid/open_api/v1.3/tt_user/")
 
 
@@ -391,9 +401,9 @@ def test_broken_session_factory_is_told_and_asked_again() -> None:
 
     with client_of(session) as client:
         with pytest.raises(LookupError, match="no proxy today"):
-            client.refresh(REFRESH_TOKEN)
+            OAuth(client).refresh(REFRESH_TOKEN)
         with pytest.raises(ReauthorizationRequired):  # the second session reaches the simulator
-            client.refresh(REFRESH_TOKEN)
+            OAuth(client).refresh(REFRESH_TOKEN)
 
 
 # Answers that refuse or cannot be used
@@ -405,16 +415,16 @@ def test_refused_authorization_code_restarts_the_flow(
 ) -> None:
     simulator.fail_next(code=code, path=TOKEN)
     with pytest.raises(AuthorizationCodeRejectedError):
-        client.exchange_code("SIMcode", redirect_uri=REDIRECT_URI)
+        OAuth(client).exchange_code("SIMcode", redirect_uri=REDIRECT_URI)
 
 
 def test_used_authorization_code_restarts_the_flow(
     simulator: Simulator, client: TikTokClient
 ) -> None:
     code = code_from(simulator)
-    client.exchange_code(code, redirect_uri=REDIRECT_URI)
+    OAuth(client).exchange_code(code, redirect_uri=REDIRECT_URI)
     with pytest.raises(AuthorizationCodeRejectedError) as caught:
-        client.exchange_code(code, redirect_uri=REDIRECT_URI)
+        OAuth(client).exchange_code(code, redirect_uri=REDIRECT_URI)
     assert caught.value.code == 40131
     assert caught.value.request_id
 
@@ -425,7 +435,7 @@ def test_unknown_refresh_token_requires_reauthorization(
 ) -> None:
     simulator.configure(bad_refresh_code=bad_refresh_code)
     with pytest.raises(ReauthorizationRequired) as caught:
-        client.refresh("rft.nobody")
+        OAuth(client).refresh("rft.nobody")
     assert caught.value.code == bad_refresh_code
     assert caught.value.http_status == 200
 
@@ -438,7 +448,9 @@ def test_expired_access_token_asks_for_a_refresh(
     grant = simulator.issue_grant()
     simulator.clock.advance(90_000)
     with pytest.raises(AccessTokenRejectedError) as caught:
-        client.profile(grant["access_token"], open_id=grant["open_id"], fields=["username"])
+        BusinessProfile(client.authorized(grant["access_token"]), grant["open_id"]).profile(
+            ["username"]
+        )
     assert caught.value.code == expired_access_code
 
 
@@ -450,11 +462,11 @@ def test_f9_wrong_app_secret_is_told_apart(simulator: Simulator, wrong_secret_co
         APP_ID,
         "wrong",
         base_url=API,
-        ceiling=no_ceiling(),
+        limiter=no_limiter(),
         session_factory=simulator.session,
     )
     with pytest.raises(AppCredentialsRejectedError):
-        client.refresh(grant["refresh_token"])
+        OAuth(client).refresh(grant["refresh_token"])
     client.close()
     assert simulator.count(REFRESH) == 1
 
@@ -462,7 +474,7 @@ def test_f9_wrong_app_secret_is_told_apart(simulator: Simulator, wrong_secret_co
 def test_account_of_somebody_else_is_denied(simulator: Simulator, client: TikTokClient) -> None:
     grant = simulator.issue_grant()
     with pytest.raises(PermissionDeniedError, match="No permission to operate"):
-        client.profile(grant["access_token"], open_id="_other", fields=["username"])
+        BusinessProfile(client.authorized(grant["access_token"]), "_other").profile(["username"])
 
 
 def test_wrong_base_url_is_a_matter_of_configuration(simulator: Simulator) -> None:
@@ -470,7 +482,7 @@ def test_wrong_base_url_is_a_matter_of_configuration(simulator: Simulator) -> No
         client_of(simulator.session, base_url=API + "/typo") as client,
         pytest.raises(AppConfigurationError, match="check API_BASE_URL"),
     ):
-        client.refresh(REFRESH_TOKEN)
+        OAuth(client).refresh(REFRESH_TOKEN)
 
 
 @pytest.mark.parametrize("base_url", ["nonsense", "ftp://127.0.0.1", "https://", "http://a..b:x/"])
@@ -482,7 +494,7 @@ def test_base_url_that_is_none_is_a_matter_of_configuration(base_url: str) -> No
             match=r"^API_BASE_URL, or the address of the proxy, cannot be used: ",
         ) as caught,
     ):
-        client.refresh(REFRESH_TOKEN)
+        OAuth(client).refresh(REFRESH_TOKEN)
     assert caught.value.code is None
 
 
@@ -493,7 +505,7 @@ def test_f4_exchange_without_a_needed_field_is_refused(
 ) -> None:
     simulator.fail_next(fault, field=field, path=TOKEN)
     with pytest.raises(InvalidResponseError, match=f"has no {field}"):
-        client.exchange_code(code_from(simulator), redirect_uri=REDIRECT_URI)
+        OAuth(client).exchange_code(code_from(simulator), redirect_uri=REDIRECT_URI)
 
 
 @pytest.mark.parametrize("field", ["refresh_token", "open_id", "scope", "expires_in"])
@@ -503,7 +515,7 @@ def test_f4_refresh_without_an_optional_field_gives_the_rest(
 ) -> None:
     old = simulator.issue_grant()
     simulator.fail_next(fault, field=field, path=REFRESH)
-    grant = client.refresh(old["refresh_token"])
+    grant = OAuth(client).refresh(old["refresh_token"])
     names = {"scope": "scopes", "expires_in": "access_token_expires_at"}
     assert getattr(grant, names.get(field, field)) is None
     live = simulator.live_tokens(old["open_id"])
@@ -518,12 +530,12 @@ def test_token_info_without_a_needed_field_is_refused(
     grant = simulator.issue_grant()
     simulator.fail_next("missing_field", field=field, path=TOKEN_INFO)
     with pytest.raises(InvalidResponseError, match="lacks creator_id or scope"):
-        client.token_info(grant["access_token"])
+        OAuth(client).token_info(grant["access_token"])
 
 
 def test_legacy_names_are_understood(simulator: Simulator, client: TikTokClient) -> None:
     simulator.fail_next("legacy_names", path=REFRESH)
-    grant = client.refresh(simulator.issue_grant()["refresh_token"])
+    grant = OAuth(client).refresh(simulator.issue_grant()["refresh_token"])
     assert grant.open_id
     assert grant.access_token_expires_at
     assert grant.refresh_token_expires_at
@@ -531,7 +543,7 @@ def test_legacy_names_are_understood(simulator: Simulator, client: TikTokClient)
 
 def test_string_code_is_understood(simulator: Simulator, client: TikTokClient) -> None:
     simulator.fail_next("string_code", path=REFRESH)
-    assert client.refresh(simulator.issue_grant()["refresh_token"]).access_token
+    assert OAuth(client).refresh(simulator.issue_grant()["refresh_token"]).access_token
 
 
 @pytest.mark.parametrize(
@@ -557,7 +569,7 @@ def test_f6_refresh_answer_of_another_shape_is_invalid_and_not_repeated(
 ) -> None:
     simulator.fail_next(fault, path=REFRESH, times=None, **details)
     with pytest.raises(InvalidResponseError, match="TikTok's answer cannot be used: "):
-        client.refresh(simulator.issue_grant()["refresh_token"])
+        OAuth(client).refresh(simulator.issue_grant()["refresh_token"])
     assert simulator.count(REFRESH) == 1
 
 
@@ -565,7 +577,7 @@ def test_f6_refresh_answer_of_another_shape_is_invalid_and_not_repeated(
 def test_revoke_needs_no_data(simulator: Simulator, client: TikTokClient, fault: str) -> None:
     grant = simulator.issue_grant()
     simulator.fail_next(fault, path=REVOKE)
-    client.revoke(grant["access_token"])
+    OAuth(client).revoke(grant["access_token"])
     assert simulator.live_tokens(grant["open_id"]) is None
 
 
@@ -628,7 +640,7 @@ def test_redirect_takes_no_token_along(status: int) -> None:
 
 def outcome(client: TikTokClient) -> TikTokBusinessError:
     with pytest.raises(TikTokBusinessError) as caught:
-        client.refresh(REFRESH_TOKEN)
+        OAuth(client).refresh(REFRESH_TOKEN)
     return caught.value
 
 
@@ -795,7 +807,7 @@ def test_trusted_certificate_is_accepted(tmp_path: Path, monkeypatch: pytest.Mon
         servers.serving(servers.send(GRANTED), context) as server,
         client_of(base_url=server.base_url) as client,
     ):
-        assert client.refresh(REFRESH_TOKEN).access_token == ACCESS_TOKEN
+        assert OAuth(client).refresh(REFRESH_TOKEN).access_token == ACCESS_TOKEN
 
 
 def test_plain_http_on_an_https_url_gets_no_request() -> None:
@@ -810,7 +822,7 @@ def test_simulated_failure_before_sending_is_repeated(
     simulator: Simulator, client: TikTokClient, fault: str
 ) -> None:
     simulator.fail_next(fault, times=2, path=REFRESH)
-    assert client.refresh(simulator.issue_grant()["refresh_token"]).access_token
+    assert OAuth(client).refresh(simulator.issue_grant()["refresh_token"]).access_token
     assert simulator.count(REFRESH) == 3
 
 
@@ -853,7 +865,7 @@ def test_answer_packed_without_being_asked_for_is_unpacked(
         servers.serving(servers.send(answer)) as server,
         client_of(factory, base_url=server.base_url) as client,
     ):
-        assert client.refresh(REFRESH_TOKEN).access_token == ACCESS_TOKEN
+        assert OAuth(client).refresh(REFRESH_TOKEN).access_token == ACCESS_TOKEN
 
 
 def test_bomb_is_not_unpacked_to_its_end() -> None:
@@ -881,7 +893,7 @@ def test_packed_answer_that_a_hook_has_read_is_used() -> None:
         servers.serving(servers.send(answer)) as server,
         client_of(session_that_reads, base_url=server.base_url) as client,
     ):
-        assert client.refresh(REFRESH_TOKEN).access_token == ACCESS_TOKEN
+        assert OAuth(client).refresh(REFRESH_TOKEN).access_token == ACCESS_TOKEN
 
 
 def test_answer_that_a_hook_cannot_unpack_is_invalid() -> None:
@@ -919,7 +931,7 @@ def test_plain_answer_with_a_wrong_label_costs_no_token(label: str) -> None:
         servers.serving(servers.send(answer)) as server,
         client_of(requests.Session, base_url=server.base_url) as client,
     ):
-        assert client.refresh(REFRESH_TOKEN).access_token == ACCESS_TOKEN
+        assert OAuth(client).refresh(REFRESH_TOKEN).access_token == ACCESS_TOKEN
 
 
 # What is repeated, and when
@@ -987,7 +999,7 @@ def test_number_of_tries_is_bounded(simulator: Simulator, max_attempts: int) -> 
         client_of(simulator.session, max_attempts=max_attempts) as client,
         pytest.raises(ServerError),
     ):
-        client.refresh(REFRESH_TOKEN)
+        OAuth(client).refresh(REFRESH_TOKEN)
     assert len(simulator.calls) == max_attempts
 
 
@@ -1024,7 +1036,7 @@ def pauses_after(answer: bytes) -> tuple[list[float], TokenGrant]:
         servers.serving(servers.send(answer, GRANTED)) as server,
         client_of(base_url=server.base_url, sleep=pauses.append) as client,
     ):
-        return pauses, client.refresh(REFRESH_TOKEN)
+        return pauses, OAuth(client).refresh(REFRESH_TOKEN)
 
 
 @pytest.mark.parametrize("header", ["3", " 3 ", "10", "0003"])
@@ -1093,11 +1105,11 @@ def test_real_sleep_is_the_default(simulator: Simulator) -> None:
         APP_ID,
         APP_SECRET,
         base_url=API,
-        ceiling=no_ceiling(),
+        limiter=no_limiter(),
         session_factory=simulator.session,
     )
     started = time.monotonic()
-    client.refresh(simulator.issue_grant()["refresh_token"])
+    OAuth(client).refresh(simulator.issue_grant()["refresh_token"])
     client.close()
     assert time.monotonic() - started >= 0.25
 
@@ -1167,7 +1179,7 @@ def test_response_with_a_plain_file_is_read() -> None:
         return response
 
     with client_of(session_that(reply)) as client:
-        assert client.refresh(REFRESH_TOKEN).access_token == ACCESS_TOKEN
+        assert OAuth(client).refresh(REFRESH_TOKEN).access_token == ACCESS_TOKEN
 
 
 def raising(error: BaseException) -> Callable[[], requests.Session]:
@@ -1208,7 +1220,7 @@ def test_exception_that_wraps_itself_ends() -> None:
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
 def test_order_to_stop_is_obeyed(stop: type[BaseException]) -> None:
     with client_of(raising(stop())) as client, pytest.raises(stop):
-        client.refresh(REFRESH_TOKEN)
+        OAuth(client).refresh(REFRESH_TOKEN)
 
 
 def test_nothing_is_logged_by_the_client_itself(
@@ -1216,5 +1228,5 @@ def test_nothing_is_logged_by_the_client_itself(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     simulator.fail_next(http_status=503, path=REFRESH)
-    client.refresh(simulator.issue_grant()["refresh_token"])
+    OAuth(client).refresh(simulator.issue_grant()["refresh_token"])
     assert caplog.records == []

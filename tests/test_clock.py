@@ -10,7 +10,7 @@ import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from django_tiktok_business import clock
+from django_tiktok_business.db import clock
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

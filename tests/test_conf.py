@@ -5,6 +5,7 @@ import subprocess
 import sys
 import traceback
 from ast import literal_eval
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 from environ.fileaware_mapping import FileAwareMapping
 
-from django_tiktok_business import conf
+from django_tiktok_business.conf import conf
+from django_tiktok_business.conf.env import from_env
+from django_tiktok_business.conf.settings import SETTINGS
+from django_tiktok_business.encryption.keys import encryption_secrets
 from django_tiktok_business.exceptions import ConfigurationError, TikTokBusinessError
 
 APP_SECRET = "app-secret-of-the-conf-tests"
@@ -180,12 +184,15 @@ def run_python(source: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_tables_of_these_tests_cover_every_setting() -> None:
-    assert set(conf.SETTINGS) == set(DEFAULTS) | set(REQUIRED) == set(ACCEPTED) == set(REFUSED)
+    assert set(SETTINGS) == set(DEFAULTS) | set(REQUIRED) == set(ACCEPTED) == set(REFUSED)
 
 
-def test_every_setting_is_annotated_for_type_checkers() -> None:
-    annotated = {name for name in conf.__annotations__ if name.isupper() and name[0] != "_"}
-    assert annotated - {"REQUIRED", "SETTINGS"} == set(conf.SETTINGS)
+def test_package_answers_for_each_setting_as_the_object_does() -> None:
+    package = import_module("django_tiktok_business.conf")
+    for name in SETTINGS:
+        assert getattr(package, name) == getattr(conf, name)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        package.no_such_name  # noqa: B018 -- looking is the test
 
 
 @pytest.mark.parametrize(("key", "expected"), DEFAULTS.items())
@@ -202,7 +209,7 @@ def test_accepted_value_is_handed_out(key: str, value: object) -> None:
 
 @pytest.mark.parametrize(("key", "value"), cases(REFUSED))
 def test_wrong_value_raises_naming_the_key_and_a_good_value(key: str, value: object) -> None:
-    setting = conf.SETTINGS[key]
+    setting = SETTINGS[key]
     with configured_with(**{key: value}), pytest.raises(ConfigurationError) as caught:
         getattr(conf, key)
     assert str(caught.value) == (
@@ -230,9 +237,9 @@ def test_wrong_value_of_a_secret_is_not_shown(key: str) -> None:
     assert "a secret in bytes" not in str(caught.value)
 
 
-@pytest.mark.parametrize("key", conf.SETTINGS)
+@pytest.mark.parametrize("key", SETTINGS)
 def test_example_of_each_setting_is_accepted_by_it(key: str) -> None:
-    assert conf.SETTINGS[key].problem(literal_eval(conf.SETTINGS[key].example)) is None
+    assert SETTINGS[key].problem(literal_eval(SETTINGS[key].example)) is None
 
 
 @pytest.mark.parametrize("key", ["APP_ID", "APP_SECRET"])
@@ -245,11 +252,11 @@ def test_missing_required_key_raises_saying_how_to_set_it(key: str) -> None:
         getattr(conf, key)
     assert str(caught.value) == (
         f"TIKTOK_BUSINESS['{key}'] is missing. Set it in your settings: "
-        f'TIKTOK_BUSINESS = {{"{key}": {conf.SETTINGS[key].example}, ...}}.'
+        f'TIKTOK_BUSINESS = {{"{key}": {SETTINGS[key].example}, ...}}.'
     )
 
 
-@pytest.mark.parametrize("key", conf.SETTINGS)
+@pytest.mark.parametrize("key", SETTINGS)
 def test_without_the_dict_every_setting_raises(key: str) -> None:
     with override_settings():
         del settings.TIKTOK_BUSINESS
@@ -310,12 +317,12 @@ def test_f34_secrets_show_in_no_repr() -> None:
     with configured_with(ENCRYPTION_KEYS=[KEY]):
         assert repr(conf.APP_SECRET) == "<secret>"
         assert repr(conf.ENCRYPTION_KEYS) == "[<secret>]"
-        assert repr(conf.encryption_secrets()) == "(<secret>,)"
+        assert repr(encryption_secrets()) == "(<secret>,)"
 
 
 def test_encryption_secrets_are_the_keys_in_their_order() -> None:
     with configured_with(ENCRYPTION_KEYS=[KEY, OLDER_KEY]):
-        assert list(conf.encryption_secrets()) == [KEY, OLDER_KEY]
+        assert list(encryption_secrets()) == [KEY, OLDER_KEY]
 
 
 @pytest.mark.parametrize("keys", [KEY, 5, None, [KEY, ""], [KEY, 5], [[KEY]]])
@@ -324,7 +331,7 @@ def test_encryption_secrets_of_wrong_keys_are_an_error(keys: object) -> None:
         configured_with(ENCRYPTION_KEYS=keys),
         pytest.raises(ConfigurationError, match=r"TIKTOK_BUSINESS\['ENCRYPTION_KEYS'\] must be a"),
     ):
-        conf.encryption_secrets()
+        encryption_secrets()
 
 
 def test_f30_without_keys_the_secret_key_and_its_fallbacks_serve() -> None:
@@ -332,7 +339,7 @@ def test_f30_without_keys_the_secret_key_and_its_fallbacks_serve() -> None:
         configured_with(ENCRYPTION_KEYS=[]),
         override_settings(SECRET_KEY="present", SECRET_KEY_FALLBACKS=["past", "long past"]),
     ):
-        secrets = conf.encryption_secrets()
+        secrets = encryption_secrets()
     assert secrets == ["present", "past", "long past"]
     assert repr(secrets) == "[<secret>, <secret>, <secret>]"
 
@@ -342,7 +349,7 @@ def test_f30_with_keys_the_secret_key_does_not_decrypt() -> None:
         configured_with(ENCRYPTION_KEYS=[KEY]),
         override_settings(SECRET_KEY="present", SECRET_KEY_FALLBACKS=["past"]),
     ):
-        assert list(conf.encryption_secrets()) == [KEY]
+        assert list(encryption_secrets()) == [KEY]
 
 
 def test_secret_key_in_bytes_is_refused_as_encryption_key() -> None:
@@ -351,7 +358,7 @@ def test_secret_key_in_bytes_is_refused_as_encryption_key() -> None:
         override_settings(SECRET_KEY=b"present"),
         pytest.raises(ConfigurationError) as caught,
     ):
-        conf.encryption_secrets()
+        encryption_secrets()
     assert str(caught.value) == (
         "SECRET_KEY or one of SECRET_KEY_FALLBACKS is not a string, so tokens cannot be encrypted "
         "with it. Set TIKTOK_BUSINESS['ENCRYPTION_KEYS']."
@@ -364,7 +371,7 @@ def test_empty_secret_key_is_no_encryption_key() -> None:
         override_settings(SECRET_KEY=""),
         pytest.raises(ImproperlyConfigured, match="SECRET_KEY"),
     ):
-        conf.encryption_secrets()
+        encryption_secrets()
 
 
 def test_f29_importing_needs_no_settings_and_nothing_heavy() -> None:
@@ -429,28 +436,28 @@ FROM_ENV = [
 
 
 def test_from_env_cases_cover_every_setting() -> None:
-    assert {key for key, _, _ in FROM_ENV} == set(conf.SETTINGS)
+    assert {key for key, _, _ in FROM_ENV} == set(SETTINGS)
 
 
 @pytest.mark.parametrize(("key", "text", "expected"), FROM_ENV)
 def test_from_env_casts_each_variable(key: str, text: str, expected: object) -> None:
-    values = conf.from_env(environment(**{f"TIKTOK_BUSINESS_{key}": text}))
+    values = from_env(environment(**{f"TIKTOK_BUSINESS_{key}": text}))
     assert values == {key: expected}
     assert type(values[key]) is type(expected) or key == "APP_SECRET"
-    assert conf.SETTINGS[key].problem(values[key]) is None
+    assert SETTINGS[key].problem(values[key]) is None
 
 
 def test_from_env_of_an_empty_environment_is_empty() -> None:
-    assert conf.from_env(environment(PATH="/bin")) == {}
+    assert from_env(environment(PATH="/bin")) == {}
 
 
-@pytest.mark.parametrize("key", [key for key in conf.SETTINGS if key != "CONNECT_PERMISSION"])
+@pytest.mark.parametrize("key", [key for key in SETTINGS if key != "CONNECT_PERMISSION"])
 def test_from_env_takes_an_empty_variable_for_unset(key: str) -> None:
-    assert conf.from_env(environment(**{f"TIKTOK_BUSINESS_{key}": ""})) == {}
+    assert from_env(environment(**{f"TIKTOK_BUSINESS_{key}": ""})) == {}
 
 
 def test_from_env_builds_a_dict_that_works_as_the_setting() -> None:
-    values = conf.from_env(
+    values = from_env(
         environment(
             TIKTOK_BUSINESS_APP_ID="7", TIKTOK_BUSINESS_APP_SECRET="s", TIKTOK_BUSINESS_SCOPES="a"
         )
@@ -464,28 +471,28 @@ def test_from_env_reads_the_process_environment_of_a_plain_env(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CONF_TESTS_MAX_ATTEMPTS", "4")
-    assert conf.from_env(environ.Env(), prefix="CONF_TESTS_") == {"MAX_ATTEMPTS": 4}
+    assert from_env(environ.Env(), prefix="CONF_TESTS_") == {"MAX_ATTEMPTS": 4}
 
 
 def test_from_env_honours_the_prefix_of_the_env_itself() -> None:
     env = environment(SITE_TIKTOK_BUSINESS_APP_ID="7", TIKTOK_BUSINESS_APP_ID="8")
     env.prefix = "SITE_"
-    assert conf.from_env(env) == {"APP_ID": "7"}
+    assert from_env(env) == {"APP_ID": "7"}
 
 
 def test_from_env_without_prefix_takes_known_names_only() -> None:
-    assert conf.from_env(environment(APP_ID="7", PATH="/bin"), prefix="") == {"APP_ID": "7"}
+    assert from_env(environment(APP_ID="7", PATH="/bin"), prefix="") == {"APP_ID": "7"}
 
 
 def test_from_env_follows_a_variable_that_names_another() -> None:
     env = environment(TIKTOK_BUSINESS_APP_SECRET="$VAULT_SECRET", VAULT_SECRET=APP_SECRET)
-    assert conf.from_env(env) == {"APP_SECRET": APP_SECRET}
+    assert from_env(env) == {"APP_SECRET": APP_SECRET}
 
 
 def test_f34_from_env_does_not_show_a_secret_that_begins_with_a_dollar_sign() -> None:
     env = environment(TIKTOK_BUSINESS_APP_SECRET=f"${APP_SECRET}")
     with pytest.raises(ConfigurationError) as caught:
-        conf.from_env(env)
+        from_env(env)
     assert str(caught.value) == (
         "The environment variable TIKTOK_BUSINESS_APP_SECRET begins with $ and so names another "
         "variable, which is not set."
@@ -495,7 +502,7 @@ def test_f34_from_env_does_not_show_a_secret_that_begins_with_a_dollar_sign() ->
 
 
 def test_f34_from_env_masks_the_secrets_in_the_dict() -> None:
-    values = conf.from_env(
+    values = from_env(
         environment(TIKTOK_BUSINESS_APP_SECRET=APP_SECRET, TIKTOK_BUSINESS_ENCRYPTION_KEYS=KEY)
     )
     assert repr(values) == "{'APP_SECRET': <secret>, 'ENCRYPTION_KEYS': [<secret>]}"
@@ -507,27 +514,27 @@ def test_f34_from_env_masks_the_secrets_in_the_dict() -> None:
 )
 def test_from_env_raises_for_text_that_is_no_value(key: str, text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        conf.from_env(environment(**{f"TIKTOK_BUSINESS_{key}": text}))
+        from_env(environment(**{f"TIKTOK_BUSINESS_{key}": text}))
     assert str(caught.value) == (
-        f"The environment variable TIKTOK_BUSINESS_{key} must be {conf.SETTINGS[key].expected}."
+        f"The environment variable TIKTOK_BUSINESS_{key} must be {SETTINGS[key].expected}."
     )
 
 
 @pytest.mark.parametrize("text", ["1", "true", "TRUE", "on", "y", "yes", "ok"])
 def test_from_env_reads_words_for_true(text: str) -> None:
     env = environment(TIKTOK_BUSINESS_DISABLE_AUTO_AUTH=text)
-    assert conf.from_env(env) == {"DISABLE_AUTO_AUTH": True}
+    assert from_env(env) == {"DISABLE_AUTO_AUTH": True}
 
 
 @pytest.mark.parametrize("text", ["0", "false", "False", "off", "n", "no"])
 def test_from_env_reads_words_for_false(text: str) -> None:
     env = environment(TIKTOK_BUSINESS_DISABLE_AUTO_AUTH=text)
-    assert conf.from_env(env) == {"DISABLE_AUTO_AUTH": False}
+    assert from_env(env) == {"DISABLE_AUTO_AUTH": False}
 
 
 def test_from_env_hands_on_a_misspelt_variable_without_its_value() -> None:
     env = environment(TIKTOK_BUSINESS_APP_SECERT=APP_SECRET)
-    assert conf.from_env(env) == {"APP_SECERT": ""}
+    assert from_env(env) == {"APP_SECERT": ""}
 
 
 def test_from_env_reads_secrets_from_files(tmp_path: Path) -> None:
@@ -535,9 +542,9 @@ def test_from_env_reads_secrets_from_files(tmp_path: Path) -> None:
     secret_file.write_text(f"{APP_SECRET}\n", encoding="utf-8")
     env = environ.FileAwareEnv()
     env.ENVIRON = FileAwareMapping(env={"TIKTOK_BUSINESS_APP_SECRET_FILE": str(secret_file)})
-    assert conf.from_env(env) == {"APP_SECRET": APP_SECRET}
+    assert from_env(env) == {"APP_SECRET": APP_SECRET}
 
 
 def test_from_env_hands_on_a_file_variable_that_a_plain_env_does_not_read() -> None:
     env = environment(TIKTOK_BUSINESS_APP_SECRET_FILE="/run/secrets/app_secret")
-    assert conf.from_env(env) == {"APP_SECRET_FILE": ""}
+    assert from_env(env) == {"APP_SECRET_FILE": ""}

@@ -13,7 +13,7 @@ from django.urls import include, path, reverse_lazy
 
 from django_tiktok_business import views
 from django_tiktok_business.models import BusinessAccount
-from django_tiktok_business.scopes import in_words
+from django_tiktok_business.scopes import describe
 from django_tiktok_business.simulator import Simulator
 from django_tiktok_business.simulator.accounts import SCOPES
 from tests.utils import override_tiktok, running_simulator
@@ -148,7 +148,7 @@ def test_confirm_page_tells_the_scopes_of_the_portals_url(client: Client, ada: U
 
 
 def test_every_scope_has_words() -> None:
-    assert [scope for scope in SCOPES if in_words([scope]) == [scope]] == []
+    assert [scope for scope in SCOPES if describe([scope]) == [scope]] == []
 
 
 def test_pages_are_not_cached_and_send_no_url_on(client: Client, ada: User) -> None:

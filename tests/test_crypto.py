@@ -11,7 +11,7 @@ from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from django_tiktok_business import crypto
+from django_tiktok_business.encryption import cipher
 from django_tiktok_business.exceptions import ConfigurationError, DecryptionError
 
 OLD = "crypto-tests-Vn4sKq8ZtLw2XhBd7RyMgPc5FjUe3Ta9"
@@ -22,11 +22,11 @@ CONTEXT = b'["purpose", "app", "account"]'
 
 
 def sealed(plaintext: str = TOKEN, secret: str = OLD, context: bytes = CONTEXT) -> str:
-    return crypto.encrypt(plaintext, secrets=[secret], context=context)
+    return cipher.encrypt(plaintext, secrets=[secret], context=context)
 
 
 def opened(text: str, *secrets: str, context: bytes = CONTEXT) -> str:
-    return crypto.decrypt(text, secrets=secrets or [OLD], context=context)
+    return cipher.decrypt(text, secrets=secrets or [OLD], context=context)
 
 
 def refusal(text: str, *secrets: str, context: bytes = CONTEXT) -> str:
@@ -53,8 +53,8 @@ def test_result_is_masked() -> None:
 
 def test_stored_text_names_its_format_and_its_key() -> None:
     prefix, key_id, token = sealed().split(":")
-    assert f"{prefix}:" == crypto.PREFIX == "ttb1:"
-    assert key_id == crypto.key_id(OLD) == crypto.key_id_of(sealed())
+    assert f"{prefix}:" == cipher.PREFIX == "ttb1:"
+    assert key_id == cipher.key_id(OLD) == cipher.key_id_of(sealed())
     assert len(key_id) == 8
     assert TOKEN not in token
     assert TOKEN not in base64.urlsafe_b64decode(token).decode("latin-1")
@@ -69,7 +69,7 @@ def test_format_is_fernet_under_an_hkdf_key() -> None:
     key = HKDF(algorithm=SHA256(), length=32, salt=None, info=CONTEXT).derive(OLD.encode())
     fernet = Fernet(base64.urlsafe_b64encode(key))
     assert fernet.decrypt(sealed().split(":")[2]).decode() == TOKEN
-    assert crypto.key_id(OLD) == "88cdd793"
+    assert cipher.key_id(OLD) == "88cdd793"
 
 
 def test_text_that_an_earlier_release_stored_is_readable() -> None:
@@ -81,7 +81,7 @@ def test_text_that_an_earlier_release_stored_is_readable() -> None:
 
 
 def test_key_ids_tell_secrets_apart_and_hold_none() -> None:
-    ids = {crypto.key_id(secret) for secret in (OLD, NEW, ALIEN)}
+    ids = {cipher.key_id(secret) for secret in (OLD, NEW, ALIEN)}
     assert len(ids) == 3
     assert not any(key_id in secret for key_id in ids for secret in (OLD, NEW, ALIEN))
 
@@ -94,26 +94,26 @@ def test_f25_text_does_not_open_in_another_context() -> None:
 
 def test_f28_first_key_encrypts_and_all_decrypt() -> None:
     assert opened(sealed(secret=OLD), NEW, OLD) == TOKEN
-    assert crypto.key_id_of(
-        crypto.encrypt(TOKEN, secrets=[NEW, OLD], context=CONTEXT)
-    ) == crypto.key_id(NEW)
+    assert cipher.key_id_of(
+        cipher.encrypt(TOKEN, secrets=[NEW, OLD], context=CONTEXT)
+    ) == cipher.key_id(NEW)
 
 
 def test_f21_text_under_an_unknown_key_is_refused_by_name() -> None:
     assert refusal(sealed(), NEW, ALIEN) == (
-        f"it is encrypted under key {crypto.key_id(OLD)}, which is not configured "
-        f"(configured: {crypto.key_id(NEW)}, {crypto.key_id(ALIEN)})"
+        f"it is encrypted under key {cipher.key_id(OLD)}, which is not configured "
+        f"(configured: {cipher.key_id(NEW)}, {cipher.key_id(ALIEN)})"
     )
 
 
 def test_decrypting_without_any_key_says_so() -> None:
     with pytest.raises(DecryptionError, match=r"\(configured: none\)"):
-        crypto.decrypt(sealed(), secrets=[], context=CONTEXT)
+        cipher.decrypt(sealed(), secrets=[], context=CONTEXT)
 
 
 def test_encrypting_without_any_key_is_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError, match="ENCRYPTION_KEYS"):
-        crypto.encrypt(TOKEN, secrets=[], context=CONTEXT)
+        cipher.encrypt(TOKEN, secrets=[], context=CONTEXT)
 
 
 def test_key_with_the_id_of_another_does_not_hide_it() -> None:
@@ -133,7 +133,7 @@ def test_f21_damaged_text_is_refused(position: int) -> None:
 
 @pytest.mark.parametrize("token", ["x", "not base64!", "é\x00", "gAAAA", sealed()])
 def test_f21_token_that_is_none_is_refused(token: str) -> None:
-    assert "damaged" in refusal(f"ttb1:{crypto.key_id(OLD)}:{token}")
+    assert "damaged" in refusal(f"ttb1:{cipher.key_id(OLD)}:{token}")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_f21_token_that_is_none_is_refused(token: str) -> None:
 def test_f21_text_of_another_format_is_refused_and_not_shown(text: str) -> None:
     assert refusal(text) == "the stored text is not in the format of an encrypted value"
     with pytest.raises(DecryptionError):
-        crypto.key_id_of(text)
+        cipher.key_id_of(text)
 
 
 def test_f21_line_break_in_a_good_text_is_refused() -> None:
@@ -172,7 +172,7 @@ def test_f21_line_break_in_a_good_text_is_refused() -> None:
 
 def test_f32_nothing_is_unpickled() -> None:
     payload = base64.urlsafe_b64encode(b"cos\nsystem\n(S'false'\ntR.").decode()
-    assert "damaged" in refusal(f"ttb1:{crypto.key_id(OLD)}:{payload}")
+    assert "damaged" in refusal(f"ttb1:{cipher.key_id(OLD)}:{payload}")
 
 
 def test_deriving_a_key_for_each_value_is_cheap() -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from django.utils import timezone
 
-from django_tiktok_business import django_tasks, jobs
+from django_tiktok_business import django_tasks
 from django_tiktok_business.models import BusinessAccount
+from django_tiktok_business.services import chunks
 from django_tiktok_business.simulator import Simulator
 from tests.factories import connect
 from tests.processes import ROOT, environment, wait_until
@@ -75,7 +76,7 @@ def test_message_that_waited_too_long_does_nothing(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     due(simulator, 1)
-    monkeypatch.setattr(jobs, "MESSAGE_LIFETIME_SECONDS", -1)
+    monkeypatch.setattr(chunks, "MESSAGE_LIFETIME_SECONDS", -1)
     arguments = [[row.pk for row in BusinessAccount.objects.all()], 0]
     result = getattr(django_tasks, name).enqueue(*arguments[: 2 * (name != "refresh_due")])
     assert result.return_value == {"stopped": "stale"}

@@ -12,10 +12,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_tiktok_business import due as module
 from django_tiktok_business import services
-from django_tiktok_business.due import Due
 from django_tiktok_business.models import BusinessAccount
+from django_tiktok_business.tokens import due as due_module
+from django_tiktok_business.tokens.due import Due
 from tests.factories import connect, make_account, make_user
 from tests.utils import meanwhile, override_tiktok, running_simulator
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PAGE_ROWS", 4)
+    monkeypatch.setattr(due_module, "PAGE_ROWS", 4)
 
 
 def account(number: int, minutes: float | None, **overrides: Any) -> BusinessAccount:
@@ -46,7 +46,7 @@ def now_due(**options: Any) -> Due:
 def walk(due: Due) -> Iterator[list[int]]:
     pages = due.pages()
     while page := pages.next():
-        yield [pk for pk, _ in page]
+        yield [row.pk for row in page]
     assert pages.next() == [], "the end stays the end"
 
 
@@ -68,7 +68,7 @@ def test_unknown_expiries_come_first_then_the_most_urgent() -> None:
 
 def test_page_holds_what_a_claim_needs_to_be_reported() -> None:
     row = account(1, 10)
-    assert now_due().pages().next() == [(row.pk, "account 1")]
+    assert [due[:2] for due in now_due().pages().next()] == [(row.pk, "account 1")]
 
 
 def test_each_page_is_one_query_however_many_rows_there_are() -> None:
@@ -104,13 +104,13 @@ def test_page_can_be_asked_for_again_when_the_database_failed() -> None:
 
     with connection.execute_wrapper(fail), pytest.raises(ZeroDivisionError):
         pages.next()
-    assert [pk for pk, _ in first + pages.next()] == pks(*rows)
+    assert [row.pk for row in first + pages.next()] == pks(*rows)
 
 
 def test_rows_that_change_meanwhile_shift_nothing() -> None:
     rows = [account(number, number) for number in range(8)]
     pages = now_due().pages()
-    assert [pk for pk, _ in pages.next()] == pks(*rows[:4])
+    assert [row.pk for row in pages.next()] == pks(*rows[:4])
     # The first page is refreshed, the last row of it is deleted, one comes in front and one behind.
     fresh = timezone.now() + timedelta(hours=24)
     BusinessAccount.objects.filter(pk__in=pks(*rows[:3])).update(
@@ -122,7 +122,7 @@ def test_rows_that_change_meanwhile_shift_nothing() -> None:
     rejected, refreshed = rows[5], rows[6]
     BusinessAccount.objects.filter(pk=rejected.pk).update(status=Status.REAUTHORIZATION_REQUIRED)
     BusinessAccount.objects.filter(pk=refreshed.pk).update(last_refreshed_at=timezone.now())
-    assert [pk for pk, _ in pages.next()] == pks(rows[4], rows[7], behind)
+    assert [row.pk for row in pages.next()] == pks(rows[4], rows[7], behind)
     assert pages.next() == []
 
 

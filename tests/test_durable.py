@@ -23,7 +23,8 @@ from django.db import (
 from django.test import TestCase
 from django.utils import timezone
 
-from django_tiktok_business import durable, services
+from django_tiktok_business import services
+from django_tiktok_business.db import writes
 from django_tiktok_business.exceptions import AccountBusyError, AccountGoneError
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
@@ -273,7 +274,7 @@ class Away:
 def test_answer_is_kept_in_memory_while_the_database_is_away(error: type[Exception]) -> None:
     write = Away(failures=3, error=error)
     connection.ensure_connection()
-    assert durable.persisted(write, "default") == "written"
+    assert writes.store_answer(write, "default") == "written"
     assert write.tries == 4
 
 
@@ -281,14 +282,14 @@ def test_answer_is_kept_in_memory_while_the_database_is_away(error: type[Excepti
 @pytest.mark.parametrize("error", [OperationalError, InterfaceError, DatabaseError])
 def test_later_save_is_tried_until_the_lock_is_free(error: type[Exception]) -> None:
     write = Away(failures=2, error=error)
-    durable.save_later(write, "default")
+    writes.save_later(write, "default")
     wait_for_savers()
     assert write.tries == 3
 
 
 @pytest.mark.django_db(transaction=True)
 def test_save_that_is_given_up_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    durable.save_later(Away(failures=1000), "default", patience_seconds=0.2)
+    writes.save_later(Away(failures=1000), "default", patience_seconds=0.2)
     wait_for_savers()
     assert "stayed locked or away" in caplog.text
 
@@ -297,7 +298,7 @@ def test_save_that_is_given_up_is_told(caplog: pytest.LogCaptureFixture) -> None
 def test_broken_transaction_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     write = Away(failures=1)
     with transaction.atomic(), pytest.raises(OperationalError):
-        durable.persisted(write, "default")
+        writes.store_answer(write, "default")
     assert write.tries == 1
     assert "could not be stored" in caplog.text
 
@@ -431,7 +432,7 @@ def test_error_that_is_no_locked_row_is_told_as_it_is() -> None:
         raise OperationalError("no space left on device")
 
     with transaction.atomic(), pytest.raises(OperationalError, match="no space left"):
-        durable.committed(fill_the_disk, "default")
+        writes.commit_independently(fill_the_disk, "default")
 
 
 @pytest.mark.django_db(transaction=True)
@@ -439,7 +440,7 @@ def test_database_that_was_away_for_too_long_is_not_waited_for_as_long_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Otherwise a run that ends would wait for a minute with each answer that is in flight."""
-    monkeypatch.setattr(durable, "SHORT_PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(writes, "SHORT_PATIENCE_SECONDS", 0)
 
     def tries(patience_seconds: float, *, is_back: bool = False) -> int:
         done = []
@@ -450,7 +451,7 @@ def test_database_that_was_away_for_too_long_is_not_waited_for_as_long_again(
                 raise OperationalError
 
         with suppress(OperationalError):
-            durable.patiently(work, "default", patience_seconds=patience_seconds)
+            writes.retry_while_unavailable(work, "default", patience_seconds=patience_seconds)
         return len(done)
 
     assert tries(0) == 1  # nobody waited, so nothing is known

@@ -14,13 +14,16 @@ from typing import Any
 import pytest
 from django.db import DataError, OperationalError
 
-from django_tiktok_business import clock, services, settlement, signals
-from django_tiktok_business.ceiling import BATCH, shared_ceiling
+from django_tiktok_business import services, signals
+from django_tiktok_business.api.rate_limit import BATCH, shared_limiter
+from django_tiktok_business.db import clock
 from django_tiktok_business.exceptions import RateLimitError
-from django_tiktok_business.interrupts import put_off
+from django_tiktok_business.interrupts import defer_signals
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.services import RefreshResult
 from django_tiktok_business.simulator import Simulator
+from django_tiktok_business.tokens import claims as claims_module
+from django_tiktok_business.tokens import storage
 from tests.factories import connect, make_user
 from tests.simulated import REDIRECT_URI, authorize_url, query_of
 from tests.utils import (
@@ -74,7 +77,7 @@ def test_f14_answer_is_saved_before_failures_of_others_are_written_down(strict: 
 def test_f14_interrupt_before_an_answer_is_saved_costs_nothing(
     strict: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settle = settlement.settle
+    settle = storage.store_result
     interrupts = [KeyboardInterrupt()]
 
     def interrupted(*arguments: Any) -> Any:
@@ -82,7 +85,7 @@ def test_f14_interrupt_before_an_answer_is_saved_costs_nothing(
             raise interrupts.pop()
         return settle(*arguments)
 
-    monkeypatch.setattr(settlement, "settle", interrupted)
+    monkeypatch.setattr(storage, "store_result", interrupted)
     with pytest.raises(KeyboardInterrupt):
         services.refresh_due_accounts(concurrency=2)
     assert strict.count(REFRESH) >= 1
@@ -93,15 +96,15 @@ def test_f14_interrupt_before_an_answer_is_saved_costs_nothing(
 def test_f14_answer_that_the_database_refuses_is_saved_in_the_background(
     strict: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settle = settlement.settle
+    settle = storage.store_result
     with next_statement("UPDATE", DataError("out of range")) as refuse:
 
         def refused(*arguments: Any) -> Any:
-            monkeypatch.setattr(settlement, "settle", settle)
+            monkeypatch.setattr(storage, "store_result", settle)
             refuse()
             return settle(*arguments)
 
-        monkeypatch.setattr(settlement, "settle", refused)
+        monkeypatch.setattr(storage, "store_result", refused)
         with pytest.raises(DataError):
             services.refresh_due_accounts(concurrency=1)
     wait_for_savers()
@@ -137,7 +140,9 @@ def test_f53_rows_that_need_no_call_do_not_hide_an_outage(strict: Simulator) -> 
         connect(strict, f"shop_{number}")
     BusinessAccount.objects.update(access_token_expires_at=expiry)
     fifth = BusinessAccount.objects.order_by("pk")[4]
-    BusinessAccount.objects.filter(pk=fifth.pk).update(refresh_token=fifth.seal("access_token", ""))
+    BusinessAccount.objects.filter(pk=fifth.pk).update(
+        refresh_token=fifth.encrypt("access_token", "")
+    )
     strict.fail_next("connection_refused", path=REFRESH, times=None)
     with override_tiktok(MAX_ATTEMPTS=1):
         report = services.refresh_due_accounts(concurrency=1)
@@ -150,7 +155,7 @@ def test_f53_rows_that_need_no_call_do_not_hide_an_outage(strict: Simulator) -> 
 def test_f14_database_that_goes_away_before_the_signals_is_waited_for(
     strict: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reload = settlement.reload
+    reload = claims_module.reload
     heard: list[int] = []
 
     def listen(account: BusinessAccount, **kwargs: Any) -> None:
@@ -159,11 +164,11 @@ def test_f14_database_that_goes_away_before_the_signals_is_waited_for(
     with next_statement("SELECT", OperationalError("terminating connection")) as lose:
 
         def reloaded(*arguments: Any) -> bool:
-            monkeypatch.setattr(settlement, "reload", reload)
+            monkeypatch.setattr(claims_module, "reload", reload)
             lose()
             return reload(*arguments)
 
-        monkeypatch.setattr(settlement, "reload", reloaded)
+        monkeypatch.setattr(claims_module, "reload", reloaded)
         signals.tokens_refreshed.connect(listen)
         try:
             report = services.refresh_due_accounts()
@@ -177,7 +182,7 @@ def test_f14_database_that_goes_away_before_the_signals_is_waited_for(
 def test_f53_pause_that_a_wrong_clock_began_ends_when_the_clock_is_right(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ceiling = shared_ceiling(0, app_id="app", cache_alias="default")
+    ceiling = shared_limiter(0, app_id="app", cache_alias="default")
     with monkeypatch.context() as patch:
         patch.setattr(clock, "now", lambda: time.time() + 86_400)
         ceiling.refused(RateLimitError("App reaches the QPS limit."), sent_at=clock.now())
@@ -195,32 +200,33 @@ def test_f53_pause_that_a_wrong_clock_began_ends_when_the_clock_is_right(
             """
 del os.fork, os.register_at_fork, signal.SIGUSR1
 django.setup()
-from django_tiktok_business import jobs, services
+from django_tiktok_business import services
+from django_tiktok_business.services import chunks
 """,
             id="as_on_windows",
         ),
         pytest.param(
             """
 django.setup()
-from django_tiktok_business.ceiling import shared_ceiling
-shared_ceiling(0, app_id="app", cache_alias="default")._lock.acquire()  # as another thread might
+from django_tiktok_business.api.rate_limit import shared_limiter
+shared_limiter(0, app_id="app", cache_alias="default")._lock.acquire()  # as another thread might
 if child := os.fork():
     sys.exit(os.waitpid(child, 0)[1])
 signal.alarm(20)
-assert shared_ceiling(0, app_id="app", cache_alias="default").reserve(0) == 0
+assert shared_limiter(0, app_id="app", cache_alias="default").reserve(0) == 0
 """,
             id="forked_while_a_thread_takes_a_turn",
         ),
         pytest.param(
             """
 django.setup()
-from django_tiktok_business.management.commands.refresh_tokens import _stop_on_signal
+from django_tiktok_business.interrupts import stop_on_signal
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # this may run under nohup
-with _stop_on_signal() as stop:
+with stop_on_signal() as stop:
     signal.raise_signal(signal.SIGHUP)
     assert stop.wait(20)
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
-with _stop_on_signal() as stop:
+with stop_on_signal() as stop:
     signal.raise_signal(signal.SIGHUP)
     assert not stop.wait(0.2)
 """,
@@ -278,7 +284,7 @@ def test_second_signal_takes_effect_at_once() -> None:
     begun = []
 
     def interrupted_twice() -> None:
-        with put_off():
+        with defer_signals():
             signal.raise_signal(signal.SIGINT)
             begun.append("after the first")
             signal.raise_signal(signal.SIGINT)

@@ -12,7 +12,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from django_tiktok_business import ceiling
+from django_tiktok_business.api import rate_limit
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import FAULTS
 from tests.engine import (
@@ -87,8 +87,8 @@ def accounts(most: int) -> int:
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """TikTok asks for pauses of a second and of five minutes; here there are hundreds of them."""
-    monkeypatch.setattr(ceiling, "NEXT_SECOND", 0.02)
-    monkeypatch.setattr(ceiling, "FIVE_MINUTES", 0.05)
+    monkeypatch.setattr(rate_limit, "NEXT_SECOND", 0.02)
+    monkeypatch.setattr(rate_limit, "FIVE_MINUTES", 0.05)
     caplog.set_level(logging.CRITICAL, "tiktok_business")  # each failure is a line otherwise
 
 

@@ -18,8 +18,7 @@ from django_tiktok_business.exceptions import (
     RetryableError,
     TikTokBusinessError,
 )
-from django_tiktok_business.history import ConnectionEvent
-from django_tiktok_business.models import BusinessAccount
+from django_tiktok_business.models import BusinessAccount, ConnectionEvent
 from django_tiktok_business.simulator import Simulator
 from tests.factories import connect, make_account, make_user
 from tests.simulated import REDIRECT_URI
@@ -190,12 +189,12 @@ def test_batch_that_fails_notes_what_it_has_done(simulator: Simulator) -> None:
 def test_several_events_of_one_account_in_one_batch() -> None:
     account = make_account()
     error = RetryableError("later")
-    with events.collected("default"), events.collected("default"):
+    with events.batched("default"), events.batched("default"):
         for kind in (Kind.REFRESHED, Kind.REFRESHED, Kind.FAILED, Kind.FAILED, Kind.REFRESHED):
             events.record(account, kind, "default", error=error if kind == Kind.FAILED else None)
         assert noted(account) == []
     assert noted(account) == [("refreshed", 2), ("failed", 2), ("refreshed", 1)]
-    with events.collected("default"):
+    with events.batched("default"):
         for _ in range(3):
             events.record(account, Kind.REFRESHED, "default")
     assert noted(account)[-1] == ("refreshed", 4)
@@ -265,7 +264,7 @@ def test_wrong_setting_costs_the_events_alone(simulator: Simulator) -> None:
 
 def test_account_that_is_deleted_meanwhile_costs_the_others_no_event(simulator: Simulator) -> None:
     kept, gone = connect(simulator), connect(simulator, "galaxy_gadgets")
-    with events.collected("default"):
+    with events.batched("default"):
         events.record(kept, Kind.REFRESHED, "default")
         events.record(gone, Kind.REFRESHED, "default")
         BusinessAccount.objects.filter(pk=gone.pk).delete()

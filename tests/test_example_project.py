@@ -31,7 +31,7 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.test import override_settings
 
 import django_tiktok_business
-from django_tiktok_business import conf
+from django_tiktok_business.conf.settings import SETTINGS
 from tests.leaks import Search
 from tests.utils import only_one_suite
 
@@ -489,18 +489,14 @@ def test_env_example_explains_every_setting() -> None:
     explained = set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE))
     read = set(re.findall(r'env\.\w+\(\s*"([A-Z_]+)"', _read(PROJECT / "example/settings.py")))
     assert "SECRET_KEY" in read
-    assert explained == (read - {"ENV_FILE"}) | {
-        f"TIKTOK_BUSINESS_{name}" for name in conf.SETTINGS
-    }
+    assert explained == (read - {"ENV_FILE"}) | {f"TIKTOK_BUSINESS_{name}" for name in SETTINGS}
 
 
 def test_env_example_shows_the_defaults() -> None:
     example = _read(PROJECT / ".env.example")
     shown = dict(re.findall(r"^#TIKTOK_BUSINESS_([A-Z_]+)=(.+)$", example, re.MULTILINE))
     del shown["CONNECT_REDIRECT_URL"]  # None by default; what stands there is an example
-    assert {name: conf.SETTINGS[name].parse(text) for name, text in shown.items()} == {
-        name: list(default)
-        if isinstance(default := conf.SETTINGS[name].default, tuple)
-        else default
+    assert {name: SETTINGS[name].parse(text) for name, text in shown.items()} == {
+        name: list(default) if isinstance(default := SETTINGS[name].default, tuple) else default
         for name in shown
     }

@@ -32,13 +32,13 @@ from django.test import RequestFactory, override_settings
 from django.test.utils import CaptureQueriesContext, isolate_apps
 from django.views.debug import ExceptionReporter
 
-from django_tiktok_business import crypto
+from django_tiktok_business.encryption import cipher
 from django_tiktok_business.exceptions import ConfigurationError, DecryptionError
 from django_tiktok_business.fields import (
     CaseSensitiveCharField,
     Ciphertext,
+    EncryptedModel,
     EncryptedTextField,
-    SealedModel,
     UpdateOnlyBigIntegerField,
 )
 from django_tiktok_business.models import BusinessAccount
@@ -94,7 +94,7 @@ def reloaded(account: BusinessAccount) -> BusinessAccount:
 
 def rotate(account: BusinessAccount, access_token: str = ROTATED) -> None:
     """What another worker does meanwhile."""
-    sealed = reloaded(account).seal("access_token", access_token)
+    sealed = reloaded(account).encrypt("access_token", access_token)
     assert rows.filter(pk=account.pk).update(access_token=sealed) == 1
 
 
@@ -116,7 +116,7 @@ def test_f38_column_holds_ciphertext_that_names_its_key() -> None:
     account = account_with_tokens()
     for column, token in (("access_token", ACCESS), ("refresh_token", REFRESH)):
         text = stored(account, column)
-        assert text.startswith(f"ttb1:{crypto.key_id(KEY)}:gAAAA")
+        assert text.startswith(f"ttb1:{cipher.key_id(KEY)}:gAAAA")
         assert token not in text
     assert stored(account) != stored(account, "refresh_token")
     assert reloaded(account).access_token == ACCESS
@@ -167,7 +167,7 @@ def note(transactional_db: None) -> Iterator[type[models.Model]]:
     """A model with a nullable encrypted field that is not bound to its row."""
     with isolate_apps("django_tiktok_business"):
 
-        class Note(SealedModel):
+        class Note(EncryptedModel):
             text = EncryptedTextField(purpose="tests.Note.text", null=True)
             title = models.TextField(default="")
 
@@ -259,7 +259,7 @@ def test_purpose_is_a_literal_that_survives_renames(transactional_db: None) -> N
     account = account_with_tokens()
     with isolate_apps("django_tiktok_business"):
 
-        class Renamed(SealedModel):
+        class Renamed(EncryptedModel):
             app_id = models.TextField()
             open_id = models.TextField()
             first_token = EncryptedTextField(
@@ -472,8 +472,8 @@ def test_attribute_of_the_class_is_its_descriptor() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (None, f"it is encrypted under key {crypto.key_id(KEY)}, which is not configured "),
-        (f"ttb1:{crypto.key_id(OTHER_KEY)}:gAAAAABqnonsense", "the text is damaged, or was copied"),
+        (None, f"it is encrypted under key {cipher.key_id(KEY)}, which is not configured "),
+        (f"ttb1:{cipher.key_id(OTHER_KEY)}:gAAAAABqnonsense", "the text is damaged, or was copied"),
         ("act.plain-from-another-tool", "the stored text is not in the format of an encrypted"),
         ("ttb1:", "the stored text is not in the format of an encrypted value"),
     ],
@@ -654,13 +654,13 @@ def upserted_in_bulk() -> BusinessAccount:
 
 def updated_with_ciphertext() -> BusinessAccount:
     account = rows.create(**IDENTITY, access_token="act.earlier")
-    assert rows.update(access_token=account.seal("access_token", ACCESS)) == 1
+    assert rows.update(access_token=account.encrypt("access_token", ACCESS)) == 1
     account.refresh_from_db()
     return account
 
 
 def created_with_ciphertext() -> BusinessAccount:
-    sealed = BusinessAccount(**IDENTITY).seal("access_token", ACCESS)
+    sealed = BusinessAccount(**IDENTITY).encrypt("access_token", ACCESS)
     return rows.create(**{**IDENTITY, "access_token": sealed})
 
 
@@ -799,13 +799,13 @@ def test_update_takes_empty_text() -> None:
 
 def test_seal_of_empty_text_is_empty() -> None:
     account = account_with_tokens()
-    rows.update(access_token=account.seal("access_token", ""))
+    rows.update(access_token=account.encrypt("access_token", ""))
     assert stored(account) == ""
 
 
 def test_sealing_takes_an_encrypted_column() -> None:
     with pytest.raises(FieldError, match="username is not encrypted"):
-        BusinessAccount(**IDENTITY).seal("username", ACCESS)
+        BusinessAccount(**IDENTITY).encrypt("username", ACCESS)
 
 
 def test_deleted_row_comes_back_whole() -> None:
@@ -1149,7 +1149,7 @@ def test_f26_ciphertext_that_is_assigned_is_encrypted_once_more() -> None:
 def test_validators_see_what_was_assigned_and_never_ciphertext() -> None:
     with isolate_apps("django_tiktok_business"):
 
-        class Guarded(SealedModel):
+        class Guarded(EncryptedModel):
             text = EncryptedTextField(purpose="tests", validators=[MinLengthValidator(8)])
 
             class Meta:
@@ -1367,11 +1367,11 @@ def test_f28_new_key_is_put_in_front_and_old_rows_stay_readable() -> None:
     with override_tiktok(ENCRYPTION_KEYS=[OTHER_KEY, KEY]):
         assert account.access_token == ACCESS
         account.save()
-        assert crypto.key_id_of(stored(account)) == crypto.key_id(KEY)
+        assert cipher.key_id_of(stored(account)) == cipher.key_id(KEY)
         account.access_token = account.access_token
         account.save()
-        assert crypto.key_id_of(stored(account)) == crypto.key_id(OTHER_KEY)
-        assert crypto.key_id_of(stored(account, "refresh_token")) == crypto.key_id(KEY)
+        assert cipher.key_id_of(stored(account)) == cipher.key_id(OTHER_KEY)
+        assert cipher.key_id_of(stored(account, "refresh_token")) == cipher.key_id(KEY)
     with wrong_key():
         assert reloaded(account).access_token == ACCESS
         with pytest.raises(DecryptionError):
@@ -1381,7 +1381,7 @@ def test_f28_new_key_is_put_in_front_and_old_rows_stay_readable() -> None:
 def test_f30_without_own_keys_django_s_secrets_are_used() -> None:
     with override_tiktok(ENCRYPTION_KEYS=[]), override_settings(SECRET_KEY=OTHER_KEY):
         account = account_with_tokens()
-        assert crypto.key_id_of(stored(account)) == crypto.key_id(OTHER_KEY)
+        assert cipher.key_id_of(stored(account)) == cipher.key_id(OTHER_KEY)
     with (
         override_tiktok(ENCRYPTION_KEYS=[]),
         override_settings(SECRET_KEY=KEY, SECRET_KEY_FALLBACKS=[OTHER_KEY]),

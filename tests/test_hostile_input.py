@@ -19,11 +19,12 @@ from django.test import Client
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from django_tiktok_business import crypto, services
+from django_tiktok_business import services
+from django_tiktok_business.checks.encryption import check_stored_tokens
+from django_tiktok_business.encryption import cipher
 from django_tiktok_business.exceptions import DecryptionError
 from django_tiktok_business.management.commands.refresh_tokens import EVER, Command
 from django_tiktok_business.models import BusinessAccount
-from django_tiktok_business.token_checks import check_stored_tokens
 from tests import hostile, servers
 from tests.factories import make_account, make_user
 from tests.hostile import Reply, answering, case, cases
@@ -153,7 +154,7 @@ def store(column: str, value: Any) -> None:
         cursor.execute(f"UPDATE tiktok_business_businessaccount SET {column} = %s", [value])
 
 
-_KEY_ID = crypto.key_id("test-only-Zr8vN2kXq5TgWb9YhJ4mLc7PdFs3RuEa")
+_KEY_ID = cipher.key_id("test-only-Zr8vN2kXq5TgWb9YhJ4mLc7PdFs3RuEa")
 STORED = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
     st.text(max_size=40).map(lambda text: f"ttb1:{_KEY_ID}:{text.encode(errors='replace')!r}"),

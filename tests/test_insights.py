@@ -13,12 +13,13 @@ import pytest
 import requests
 from django.utils import timezone
 
-from django_tiktok_business import insights, services
-from django_tiktok_business.answers import Answer, Insights
-from django_tiktok_business.history import DailyMetrics
+from django_tiktok_business import services
+from django_tiktok_business.api.envelope import Envelope
+from django_tiktok_business.api.profile import AccountMetrics, read_metrics
 from django_tiktok_business.masking import SecretBytes
-from django_tiktok_business.models import BusinessAccount
+from django_tiktok_business.models import BusinessAccount, DailyMetrics
 from django_tiktok_business.simulator import Simulator
+from django_tiktok_business.sync import metrics as metrics_module
 from tests.factories import connect, make_account
 from tests.utils import meanwhile, override_tiktok, running_simulator, simulator_session
 from tests.visits import failing
@@ -130,7 +131,9 @@ def test_nothing_is_asked_for_without_the_permission(simulator: Simulator) -> No
 def test_without_the_permission_for_totals_the_figures_come_all_the_same(
     simulator: Simulator,
 ) -> None:
-    account = connect(simulator, metrics_synced_at=None, scopes=["user.info.basic", insights.SCOPE])
+    account = connect(
+        simulator, metrics_synced_at=None, scopes=["user.info.basic", metrics_module.SCOPE]
+    )
     services.sync_profile(account)
     days = days_of(account)
     assert len(days) == 60
@@ -176,7 +179,10 @@ def test_trouble_at_tiktok_leaves_a_synced_profile_and_is_no_end(
 def test_figures_that_cannot_be_stored_leave_a_synced_profile(
     account: BusinessAccount, caplog: pytest.LogCaptureFixture
 ) -> None:
-    account.scopes = [insights.SCOPE, "user.info.basic"]  # no totals, which come with the profile
+    account.scopes = [
+        metrics_module.SCOPE,
+        "user.info.basic",
+    ]  # no totals, which come with the profile
     with failing("INSERT", "tiktok_business_dailymetrics"):
         services.sync_profile(account)
     assert "The figures of" in caplog.text
@@ -212,9 +218,9 @@ def test_run_that_is_to_stop_asks_for_no_figures(
 def test_what_tiktok_leaves_out_does_not_overwrite_what_is_known() -> None:
     account = make_account(audience={"ages": [["18-24", 1.0]], "genders": [["Female", 1.0]]})
     first = {days_ago(2): {"likes": 5, "shares": 1}, days_ago(1): {"likes": 7}}
-    insights.store(account, Insights(first, {}), "default")
+    metrics_module.store(account, AccountMetrics(first, {}), "default")
     later = {days_ago(2): {"likes": 6}, days_ago(1): {"shares": 0}}
-    insights.store(account, Insights(later, {"ages": [["25-34", 1.0]]}), "default")
+    metrics_module.store(account, AccountMetrics(later, {"ages": [["25-34", 1.0]]}), "default")
     rows = [(row.likes, row.shares) for row in account.daily_metrics.order_by("date")]
     assert rows == [(6, 1), (7, 0)]
     account.refresh_from_db()
@@ -225,14 +231,14 @@ def test_what_tiktok_leaves_out_does_not_overwrite_what_is_known() -> None:
 def test_audience_of_another_shape_is_replaced(known: Any) -> None:
     account = make_account()
     account.audience = known
-    insights.store(account, Insights({}, {"ages": [["25-34", 1.0]]}), "default")
+    metrics_module.store(account, AccountMetrics({}, {"ages": [["25-34", 1.0]]}), "default")
     assert account.audience == {"ages": [["25-34", 1.0]]}
 
 
 def test_time_of_the_last_question_may_be_naive() -> None:
-    account = BusinessAccount(scopes=[insights.SCOPE])
+    account = BusinessAccount(scopes=[metrics_module.SCOPE])
     account.metrics_synced_at = datetime(2026, 1, 1)  # noqa: DTZ001 -- as USE_TZ = False has it
-    assert insights.is_due(account)
+    assert metrics_module.is_due(account)
 
 
 def test_figures_of_a_day_are_named_by_it() -> None:
@@ -245,16 +251,16 @@ def test_figures_of_a_day_are_named_by_it() -> None:
 FIRST, LAST = date(2026, 11, 20), date(2026, 11, 22)
 
 
-def read(**data: Any) -> Insights:
+def read(**data: Any) -> AccountMetrics:
     content = json.dumps({"code": 0, "message": "OK", "data": data}).encode()
-    return Answer(200, SecretBytes(content)).insights(["likes", "shares"], FIRST, LAST)
+    return read_metrics(Envelope(200, SecretBytes(content)), FIRST, LAST)
 
 
 def test_figures_are_read_by_day() -> None:
     hours = [{"hour": str(hour), "count": hour * 2} for hour in reversed(range(24))]
     days = read(
         metrics=[
-            {"date": "2026-11-20", "likes": 3, "comments": 9},
+            {"date": "2026-11-20", "likes": 3, "unknown_metric": 9},
             {"date": "2026-11-21", "likes": "4", "shares": 0, "audience_activity": hours},
             {"date": "2026-11-22"},
         ]

@@ -14,10 +14,11 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_tiktok_business import clock, jobs
-from django_tiktok_business import due as due_accounts
+from django_tiktok_business.db import clock
 from django_tiktok_business.models import BusinessAccount
+from django_tiktok_business.services import chunks as chunks_module
 from django_tiktok_business.simulator import Simulator
+from django_tiktok_business.tokens import due as due_module
 from tests.factories import connect, make_account
 from tests.utils import meanwhile, override_tiktok, running_simulator
 
@@ -69,7 +70,7 @@ def is_live(simulator: Simulator, account: BusinessAccount) -> bool:
 def test_due_accounts_come_in_chunks_the_most_urgent_first() -> None:
     known = [account.pk for account in reversed(rows(7))]
     unknown = [make_account(open_id=f"_u{n}", access_token_expires_at=None).pk for n in range(3)]
-    chunks = list(jobs.due_chunks(chunk_size=3))
+    chunks = list(chunks_module.due_chunks(chunk_size=3))
     assert [pk for chunk in chunks for pk in chunk] == unknown + known
     assert [len(chunk) for chunk in chunks] == [3, 3, 3, 1]
 
@@ -77,7 +78,7 @@ def test_due_accounts_come_in_chunks_the_most_urgent_first() -> None:
 def test_accounts_that_expire_at_the_same_moment_are_all_handed_out() -> None:
     same = timezone.now()
     expected = [account.pk for account in rows(7, access_token_expires_at=same)]
-    chunks = list(jobs.due_chunks(chunk_size=3))
+    chunks = list(chunks_module.due_chunks(chunk_size=3))
     assert [pk for chunk in chunks for pk in chunk] == expected
 
 
@@ -87,15 +88,15 @@ def test_what_is_not_ours_not_active_or_not_due_is_not_handed_out() -> None:
     make_account(open_id="_lost", status="reauthorization_required", access_token_expires_at=soon)
     make_account(open_id="_revoked", status="revoked", access_token_expires_at=None)
     later = make_account(open_id="_later", access_token_expires_at=soon + timedelta(hours=7))
-    assert list(jobs.due_chunks()) == []
-    assert list(jobs.due_chunks(within_seconds=8 * 3600)) == [[later.pk]]
+    assert list(chunks_module.due_chunks()) == []
+    assert list(chunks_module.due_chunks(within_seconds=8 * 3600)) == [[later.pk]]
 
 
 @pytest.mark.parametrize("limit", [0, 1, 3, 5, 9])
 def test_limit_bounds_what_is_handed_out(limit: int) -> None:
     make_account(open_id="_unknown", access_token_expires_at=None)
     rows(6)
-    chunks = list(jobs.due_chunks(chunk_size=2, limit=limit))
+    chunks = list(chunks_module.due_chunks(chunk_size=2, limit=limit))
     assert sum(len(chunk) for chunk in chunks) == min(limit, 7)
 
 
@@ -103,15 +104,15 @@ def test_accounts_that_wait_after_failures_are_not_handed_out() -> None:
     waiting, tried = rows(2)
     later = timezone.now() + timedelta(minutes=1)
     BusinessAccount.objects.filter(pk=waiting.pk).update(next_attempt_at=later)
-    assert list(jobs.due_chunks()) == [[tried.pk]]
+    assert list(chunks_module.due_chunks()) == [[tried.pk]]
 
 
 def test_chunks_are_read_a_page_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(due_accounts, "PAGE_ROWS", 3)
+    monkeypatch.setattr(due_module, "PAGE_ROWS", 3)
     rows(6)
     clock.synchronize("default")  # another query, once in a while
     with CaptureQueriesContext(connection) as queries:
-        chunks = jobs.due_chunks(chunk_size=2)
+        chunks = chunks_module.due_chunks(chunk_size=2)
         assert len(queries) == 0
         next(chunks)
         assert len(queries) == 2  # the accounts of unknown expiry come first: there are none
@@ -122,25 +123,29 @@ def test_chunks_are_read_a_page_at_a_time(monkeypatch: pytest.MonkeyPatch) -> No
 def test_hand_out_says_how_much_it_sent() -> None:
     pks = {account.pk for account in rows(5)}
     sent: list[list[int]] = []
-    assert jobs.hand_out(sent.append, chunk_size=2) == {"accounts": 5, "chunks": 3, "stopped": None}
+    assert chunks_module.hand_out(sent.append, chunk_size=2) == {
+        "accounts": 5,
+        "chunks": 3,
+        "stopped": None,
+    }
     assert {pk for chunk in sent for pk in chunk} == pks
 
 
 def test_no_more_is_handed_out_than_the_ceiling_allows_before_the_messages_expire(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(jobs, "MESSAGE_LIFETIME_SECONDS", 60)
+    monkeypatch.setattr(chunks_module, "MESSAGE_LIFETIME_SECONDS", 60)
     rows(5)
     with override_tiktok(REQUESTS_PER_MINUTE=3):
-        assert jobs.hand_out(lambda pks: None, chunk_size=2)["accounts"] == 3
+        assert chunks_module.hand_out(lambda pks: None, chunk_size=2)["accounts"] == 3
 
 
 def test_messages_grow_stale() -> None:
     now = timezone.now()
-    lifetime = timedelta(seconds=jobs.MESSAGE_LIFETIME_SECONDS)
-    assert not jobs.is_stale(now)
-    assert not jobs.is_stale(None)
-    assert jobs.is_stale(now - lifetime - timedelta(seconds=1))
+    lifetime = timedelta(seconds=chunks_module.MESSAGE_LIFETIME_SECONDS)
+    assert not chunks_module.is_stale(now)
+    assert not chunks_module.is_stale(None)
+    assert chunks_module.is_stale(now - lifetime - timedelta(seconds=1))
 
 
 # What a chunk does
@@ -155,7 +160,7 @@ def test_chunk_refreshes_what_is_still_due_and_nothing_else(simulator: Simulator
     )
     refreshed: list[int] = []
 
-    counts = jobs.refresh_chunk(pks, then=lambda pks, since: refreshed.extend(pks))
+    counts = chunks_module.refresh_chunk(pks, then=lambda pks, since: refreshed.extend(pks))
 
     assert counts == {
         "refreshed": 3,
@@ -173,33 +178,35 @@ def test_chunk_refreshes_what_is_still_due_and_nothing_else(simulator: Simulator
 
 def test_chunk_that_comes_twice_makes_no_second_call(simulator: Simulator) -> None:
     pks = [account.pk for account in due(simulator, 2)]
-    jobs.refresh_chunk(pks)
-    jobs.refresh_chunk(pks, then=lambda pks, since: pytest.fail("There was nothing to refresh."))
+    chunks_module.refresh_chunk(pks)
+    chunks_module.refresh_chunk(
+        pks, then=lambda pks, since: pytest.fail("There was nothing to refresh.")
+    )
     assert simulator.count(REFRESH) == 2
 
 
 def test_chunk_takes_another_time_than_the_settings_do(simulator: Simulator) -> None:
     account = connect(simulator)
-    assert jobs.refresh_chunk([account.pk])["refreshed"] == 0
-    assert jobs.refresh_chunk([account.pk], within_seconds=2 * 86400)["refreshed"] == 1
+    assert chunks_module.refresh_chunk([account.pk])["refreshed"] == 0
+    assert chunks_module.refresh_chunk([account.pk], within_seconds=2 * 86400)["refreshed"] == 1
 
 
 def test_chunk_of_another_app_is_left_alone(simulator: Simulator) -> None:
     account = connect(simulator, app_id="7000000000000000009", access_token_expires_at=None)
-    assert jobs.refresh_chunk([account.pk])["refreshed"] == 0
-    assert jobs.sync_chunk([account.pk], since=0) == {"synced": 0, "stopped": None}
+    assert chunks_module.refresh_chunk([account.pk])["refreshed"] == 0
+    assert chunks_module.sync_chunk([account.pk], since=0) == {"synced": 0, "stopped": None}
     assert simulator.calls == []
 
 
 def test_profiles_of_what_a_chunk_refreshed_are_synced_once(simulator: Simulator) -> None:
     pks = [account.pk for account in due(simulator, 4)]
     wanted: list[tuple[list[int], float]] = []
-    jobs.refresh_chunk(pks[:3], then=lambda pks, since: wanted.append((pks, since)))
+    chunks_module.refresh_chunk(pks[:3], then=lambda pks, since: wanted.append((pks, since)))
     ((refreshed, since),) = wanted
     assert sorted(refreshed) == pks[:3]
 
-    assert jobs.sync_chunk(pks, since=since) == {"synced": 3, "stopped": None}
-    assert jobs.sync_chunk(pks, since=since) == {"synced": 0, "stopped": None}
+    assert chunks_module.sync_chunk(pks, since=since) == {"synced": 3, "stopped": None}
+    assert chunks_module.sync_chunk(pks, since=since) == {"synced": 0, "stopped": None}
     assert simulator.count(PROFILE) == 3
     synced = BusinessAccount.objects.exclude(profile_synced_at=None)
     assert sorted(synced.values_list("pk", flat=True)) == pks[:3]
@@ -212,26 +219,26 @@ def test_the_chunks_behind_one_that_found_tiktok_down_make_no_call(simulator: Si
     accounts = due(simulator, 8)
     pks = [account.pk for account in accounts]
     simulator.fail_next(http_status=502, times=None)
-    assert jobs.refresh_chunk(pks)["stopped"] == "tiktok_unavailable"
+    assert chunks_module.refresh_chunk(pks)["stopped"] == "tiktok_unavailable"
     made = len(simulator.calls)
 
     nothing = {"refreshed": 0, "stopped": "tiktok_unavailable"}
-    assert nothing.items() <= jobs.refresh_chunk(pks).items()
-    assert jobs.sync_chunk(pks, since=0) == {"synced": 0, "stopped": "tiktok_unavailable"}
+    assert nothing.items() <= chunks_module.refresh_chunk(pks).items()
+    assert chunks_module.sync_chunk(pks, since=0) == {"synced": 0, "stopped": "tiktok_unavailable"}
     sent: list[list[int]] = []
     counts = {"accounts": 0, "chunks": 0, "stopped": "tiktok_unavailable"}
-    assert jobs.hand_out(sent.append) == counts
+    assert chunks_module.hand_out(sent.append) == counts
     assert sent == []
     assert len(simulator.calls) == made
 
 
 def test_halt_ends_by_itself(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "HALT_SECONDS", 0.05)
+    monkeypatch.setattr(chunks_module, "HALT_SECONDS", 0.05)
     pks = [account.pk for account in due(simulator, 2)]
     with override_tiktok(APP_SECRET="wrong-secret-of-the-app"):
-        assert jobs.refresh_chunk(pks)["stopped"] == "app_credentials_rejected"
+        assert chunks_module.refresh_chunk(pks)["stopped"] == "app_credentials_rejected"
     time.sleep(0.1)
-    assert jobs.refresh_chunk(pks)["refreshed"] == 2
+    assert chunks_module.refresh_chunk(pks)["refreshed"] == 2
 
 
 def test_cache_that_is_away_stops_nothing(
@@ -239,11 +246,11 @@ def test_cache_that_is_away_stops_nothing(
 ) -> None:
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache"}}
     pks = [account.pk for account in due(simulator, 6)]
-    assert jobs.refresh_chunk(pks[:1])["refreshed"] == 1
+    assert chunks_module.refresh_chunk(pks[:1])["refreshed"] == 1
     simulator.fail_next(http_status=502, times=None)
-    assert jobs.refresh_chunk(pks)["stopped"] == "tiktok_unavailable"
+    assert chunks_module.refresh_chunk(pks)["stopped"] == "tiktok_unavailable"
     texts = [record.getMessage() for record in caplog.records]
-    assert any(text.startswith("The cache does not answer: ") for text in texts)
+    assert any(text.startswith("The cache 'default' does not answer") for text in texts)
 
 
 # Stopping
@@ -253,27 +260,29 @@ def test_chunk_that_takes_too_long_leaves_the_rest(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Time enough to begin on a busy machine, and for less than a half of the accounts.
-    monkeypatch.setattr(jobs, "LONGEST_RUN_SECONDS", 1.2)
+    monkeypatch.setattr(chunks_module, "LONGEST_RUN_SECONDS", 1.2)
     simulator.configure(latency_seconds=0.6)
     accounts = due(simulator, 48)
-    counts = jobs.refresh_chunk([account.pk for account in accounts])
+    counts = chunks_module.refresh_chunk([account.pk for account in accounts])
     assert counts["stopped"] == "interrupted"
     assert 0 < counts["refreshed"] < 48
     assert all(is_live(simulator, account) for account in accounts)
     monkeypatch.undo()
-    assert jobs.refresh_chunk([account.pk for account in accounts])["stopped"] is None
+    assert chunks_module.refresh_chunk([account.pk for account in accounts])["stopped"] is None
 
 
 def test_profiles_that_take_too_long_are_left(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "LONGEST_RUN_SECONDS", 0.1)
+    monkeypatch.setattr(chunks_module, "LONGEST_RUN_SECONDS", 0.1)
     simulator.configure(latency_seconds=0.2)
     just_now = timezone.now()
     accounts = [
         connect(simulator, f"account_{number}", last_refreshed_at=just_now) for number in range(12)
     ]
-    counts = jobs.sync_chunk([account.pk for account in accounts], since=just_now.timestamp() - 1)
+    counts = chunks_module.sync_chunk(
+        [account.pk for account in accounts], since=just_now.timestamp() - 1
+    )
     assert counts["stopped"] == "interrupted"
     assert 0 < counts["synced"] < 12
 
@@ -302,7 +311,7 @@ def test_signal_takes_effect_when_the_answers_are_saved(
     refreshed: list[int] = []
     meanwhile(lambda: signal.raise_signal(impatient))
     with pytest.raises(InterruptedByWorkerError):
-        jobs.refresh_chunk(
+        chunks_module.refresh_chunk(
             [account.pk for account in accounts], then=lambda pks, since: refreshed.extend(pks)
         )
     assert 0 < simulator.count(REFRESH) == len(refreshed) < 12
@@ -312,7 +321,7 @@ def test_signal_takes_effect_when_the_answers_are_saved(
 
 def test_second_signal_acts_at_once(impatient: signal.Signals) -> None:
     def work() -> None:
-        with jobs._stoppable() as stop:
+        with chunks_module._stoppable() as stop:
             signal.raise_signal(impatient)
             assert stop.wait(5)
             with pytest.raises(InterruptedByWorkerError):
@@ -330,7 +339,7 @@ def test_jobs_in_threads_are_stopped_by_the_worker(simulator: Simulator) -> None
 
     def work() -> None:
         try:
-            found.append(jobs.refresh_chunk([account.pk for account in accounts]))
+            found.append(chunks_module.refresh_chunk([account.pk for account in accounts]))
         finally:
             connection.close()
 
@@ -339,7 +348,7 @@ def test_jobs_in_threads_are_stopped_by_the_worker(simulator: Simulator) -> None
     deadline = time.monotonic() + 20
     while not simulator.count(REFRESH) and time.monotonic() < deadline:
         time.sleep(0.01)
-    jobs.stop_running()
+    chunks_module.stop_running()
     thread.join()
     assert found[0]["stopped"] == "interrupted"
     assert signal.getsignal(signal.SIGTERM) is before

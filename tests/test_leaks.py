@@ -21,8 +21,10 @@ from requests.adapters import BaseAdapter
 from urllib3 import HTTPResponse
 
 from django_tiktok_business import services
-from django_tiktok_business.ceiling import Ceiling
-from django_tiktok_business.client import TikTokClient
+from django_tiktok_business.api.client import TikTokClient
+from django_tiktok_business.api.oauth import OAuth
+from django_tiktok_business.api.profile import BusinessProfile
+from django_tiktok_business.api.rate_limit import RateLimiter
 from django_tiktok_business.exceptions import (
     AccessTokenRejectedError,
     AppCredentialsRejectedError,
@@ -164,13 +166,15 @@ ANSWERS: dict[str, servers.Answering] = {
     ),
 }
 CALLS: dict[str, Callable[[TikTokClient], Any]] = {
-    "exchange": lambda client: client.exchange_code(CODE, redirect_uri=REDIRECT_URI),
-    "refresh": lambda client: client.refresh(REFRESH_TOKEN),
-    "revoke": lambda client: client.revoke(ACCESS_TOKEN),
-    "token_info": lambda client: client.token_info(ACCESS_TOKEN),
-    "profile": lambda client: client.profile(ACCESS_TOKEN, open_id="_000Leak", fields=["username"]),
-    "post": lambda client: client.request(
-        "POST", "business/comment/create", access_token=ACCESS_TOKEN, body={"text": "Hello"}
+    "exchange": lambda client: OAuth(client).exchange_code(CODE, redirect_uri=REDIRECT_URI),
+    "refresh": lambda client: OAuth(client).refresh(REFRESH_TOKEN),
+    "revoke": lambda client: OAuth(client).revoke(ACCESS_TOKEN),
+    "token_info": lambda client: OAuth(client).token_info(ACCESS_TOKEN),
+    "profile": lambda client: BusinessProfile(client.authorized(ACCESS_TOKEN), "_000Leak").profile(
+        ["username"]
+    ),
+    "post": lambda client: client.authorized(ACCESS_TOKEN).request(
+        "POST", "business/comment/create", body={"text": "Hello"}
     ),
 }
 
@@ -184,8 +188,8 @@ def error_from(call: Callable[[], Any]) -> BaseException:
 def error_of_client(
     call: Callable[[TikTokClient], Any], stack: ExitStack, **options: Any
 ) -> BaseException:
-    ceiling = Ceiling(0, app_id=APP_ID, cache_alias="default")
-    options = {"timeout": 0.1, "sleep": lambda seconds: None, "ceiling": ceiling, **options}
+    limiter = RateLimiter(0, app_id=APP_ID, cache_alias="default")
+    options = {"timeout": 0.1, "sleep": lambda seconds: None, "limiter": limiter, **options}
     client = TikTokClient(APP_ID, APP_SECRET, **options)
     stack.callback(client.close)
     return error_from(lambda: call(client))
@@ -353,7 +357,10 @@ def test_f34_stored_token_that_cannot_be_one_is_not_shown(
 ) -> None:
     with ExitStack() as stack:
         error = error_of_client(
-            lambda client: client.request("GET", "business/get", access_token=ODD_TOKEN),
+            lambda client: client.authorized(ODD_TOKEN).request(
+                "GET",
+                "business/get",
+            ),
             stack,
             base_url=API,
             session_factory=no_session,
@@ -367,7 +374,10 @@ def test_f34_wrong_path_does_not_show_the_token(
 ) -> None:
     with ExitStack() as stack:
         error = error_of_client(
-            lambda client: client.request("GET", "../get", access_token=ACCESS_TOKEN),
+            lambda client: client.authorized(ACCESS_TOKEN).request(
+                "GET",
+                "../get",
+            ),
             stack,
             base_url=API,
         )

@@ -14,9 +14,11 @@ from django.core.management import call_command
 from django.db import connection, connections
 from django.test import Client, override_settings
 
-from django_tiktok_business import attempts, limits, services
+from django_tiktok_business import cache as shared_cache
+from django_tiktok_business import services
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
+from django_tiktok_business.views import state
 from tests.factories import connect, make_user
 from tests.utils import running_simulator
 from tests.visits import CALLBACK, CONNECT, PROFILE_CALL, TOKEN_CALL, leave, log_in, text_of, visit
@@ -33,7 +35,7 @@ def simulator() -> Iterator[Simulator]:
 @pytest.fixture
 def ada(db: None, client: Client, monkeypatch: pytest.MonkeyPatch) -> User:
     """A user whose minute does not end before the test does."""
-    monkeypatch.setattr(limits, "LIMIT_SECONDS", 10**10)
+    monkeypatch.setattr(shared_cache, "LIMIT_SECONDS", 10**10)
     return log_in(client)
 
 
@@ -44,18 +46,18 @@ def statuses_of(visit: Callable[[], Any], times: int) -> set[int]:
 def test_starts_of_a_user_are_limited_and_the_session_stays_small(
     client: Client, ada: User
 ) -> None:
-    assert statuses_of(lambda: client.post(CONNECT), attempts.LIMIT) == {302}
+    assert statuses_of(lambda: client.post(CONNECT), state.LIMIT) == {302}
     response = client.post(CONNECT)
     assert response.status_code == 429
-    assert response.headers["Retry-After"] == str(limits.LIMIT_SECONDS)
+    assert response.headers["Retry-After"] == str(shared_cache.LIMIT_SECONDS)
     assert "Wait a minute, then start again" in text_of(response)
-    assert len(client.session["tiktok_business_states"]) == attempts.ATTEMPTS_KEPT
+    assert len(client.session["tiktok_business_states"]) == state.REQUESTS_KEPT
 
 
 def test_new_session_does_not_lift_the_limit_and_another_user_is_not_meant(
     client: Client, ada: User
 ) -> None:
-    statuses_of(lambda: client.post(CONNECT), attempts.LIMIT)
+    statuses_of(lambda: client.post(CONNECT), state.LIMIT)
     other = Client()
     other.force_login(ada)
     assert other.post(CONNECT).status_code == 429
@@ -64,7 +66,7 @@ def test_new_session_does_not_lift_the_limit_and_another_user_is_not_meant(
 
 
 def test_minute_that_is_over_lifts_the_limit(client: Client, ada: User) -> None:
-    statuses_of(lambda: client.post(CONNECT), attempts.LIMIT + 1)
+    statuses_of(lambda: client.post(CONNECT), state.LIMIT + 1)
     cache.clear()
     assert client.post(CONNECT).status_code == 302
 
@@ -73,7 +75,7 @@ def test_made_up_answers_are_limited_and_keep_tiktoks_own_answer_from_nobody(
     client: Client, ada: User, simulator: Simulator
 ) -> None:
     back = visit(client, simulator)
-    assert statuses_of(lambda: client.get(STRAY), attempts.LIMIT) == {400}
+    assert statuses_of(lambda: client.get(STRAY), state.LIMIT) == {400}
     response = client.get(STRAY)
     assert response.status_code == 429
     assert "reload this page" in text_of(response)
@@ -85,7 +87,7 @@ def test_answer_beyond_the_limit_is_not_used_up(
 ) -> None:
     used = visit(client, simulator)
     back = visit(client, simulator, account="galaxy_gadgets")
-    statuses_of(lambda: client.get(used), attempts.LIMIT)
+    statuses_of(lambda: client.get(used), state.LIMIT)
     assert client.get(back).status_code == 429
     assert simulator.count(TOKEN_CALL) == 1
     cache.clear()
@@ -108,9 +110,9 @@ def test_consents_that_allow_no_profile_do_not_use_up_the_calls_of_the_site(
 ) -> None:
     with running_simulator(rate_limits=True, missing_scope_code=missing_scope_code) as simulator:
         others = connect(simulator, "alpine_velo", owner=make_user("grace"))
-        for _ in range(attempts.LIMIT):
+        for _ in range(state.LIMIT):
             client.get(visit(client, simulator, scopes=["video.list"]))
-        assert simulator.count(TOKEN_CALL) == attempts.LIMIT
+        assert simulator.count(TOKEN_CALL) == state.LIMIT
         assert simulator.count(PROFILE_CALL) <= 3
         services.refresh_account(others)
 
@@ -121,8 +123,8 @@ def test_consents_for_accounts_of_others_are_limited_before_the_code_is_used(
     owner = make_user("grace")
     connect(simulator, owner=owner)
     statuses = [client.get(visit(client, simulator)).status_code for _ in range(5)]
-    assert statuses == [409] * attempts.REFUSALS + [429] * 2
-    assert simulator.count(TOKEN_CALL) == attempts.REFUSALS
+    assert statuses == [409] * state.REFUSALS + [429] * 2
+    assert simulator.count(TOKEN_CALL) == state.REFUSALS
     row = BusinessAccount.objects.get()
     assert (row.access_token, row.refresh_token) == simulator.live_tokens(row.open_id)
 
@@ -144,7 +146,7 @@ def test_table_of_the_cache_that_is_missing_fails_no_request(
 def test_cache_that_keeps_nothing_stops_nobody(client: Client, ada: User) -> None:
     nothing = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
     with override_settings(CACHES=nothing):
-        for _ in range(attempts.LIMIT + 1):
+        for _ in range(state.LIMIT + 1):
             leave(client)
 
 
@@ -153,7 +155,7 @@ def test_cache_that_keeps_nothing_stops_nobody(client: Client, ada: User) -> Non
 def test_requests_at_the_same_moment_are_all_counted_in_a_table(
     settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "LIMIT_SECONDS", 10**10)
+    monkeypatch.setattr(shared_cache, "LIMIT_SECONDS", 10**10)
     table = {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "limits_cache"}
     settings.CACHES = {"default": table}
     call_command("createcachetable")
@@ -161,14 +163,14 @@ def test_requests_at_the_same_moment_are_all_counted_in_a_table(
 
     def ask_for_more(_: int) -> int:
         together.wait()
-        allowed = [limits.is_within("start", "ada", 15) for _ in range(5)]
+        allowed = [shared_cache.allow("start", "ada", 15) for _ in range(5)]
         connections.close_all()
         return sum(allowed)
 
     try:
         with ThreadPoolExecutor(8) as threads:
             assert sum(threads.map(ask_for_more, range(8))) == 15
-        assert limits.is_reached("start", "ada", 15)
+        assert shared_cache.is_exhausted("start", "ada", 15)
     finally:
         with connection.cursor() as cursor:
             cursor.execute("DROP TABLE limits_cache")

@@ -17,7 +17,8 @@ from django.db.models import F, QuerySet
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_tiktok_business.models import BusinessAccount, Health, health_in_database
+from django_tiktok_business.models import BusinessAccount, Health
+from django_tiktok_business.models.health import health_in_database
 from tests.factories import make_account, make_user
 from tests.utils import override_tiktok
 
@@ -147,9 +148,9 @@ def test_f31_neither_names_nor_pickles_nor_history_hold_a_token() -> None:
 
 
 def test_only_encrypted_columns_can_be_sealed_for() -> None:
-    assert repr(unsaved().seal("refresh_token", REFRESH)) == "<encrypted>"
+    assert repr(unsaved().encrypt("refresh_token", REFRESH)) == "<encrypted>"
     with pytest.raises(FieldError, match="bio is not encrypted"):
-        unsaved().seal("bio", REFRESH)
+        unsaved().encrypt("bio", REFRESH)
 
 
 # Expiry

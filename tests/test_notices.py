@@ -23,10 +23,13 @@ from django.test import override_settings
 from django.urls import path
 from django.utils import timezone
 
-from django_tiktok_business import conf, jobs, mails, notices, services, signals
+from django_tiktok_business import services, signals
+from django_tiktok_business.conf import conf
 from django_tiktok_business.exceptions import ReauthorizationRequired
-from django_tiktok_business.history import Notice
-from django_tiktok_business.models import BusinessAccount
+from django_tiktok_business.models import BusinessAccount, Notice
+from django_tiktok_business.notices import mail as notice_mail
+from django_tiktok_business.notices import send
+from django_tiktok_business.services import chunks as chunks_module
 from django_tiktok_business.simulator import Simulator
 from tests.factories import connect, make_account, make_user
 from tests.simulated import REDIRECT_URI
@@ -430,13 +433,13 @@ def test_nothing_is_told_or_asked_for_while_it_is_off(
         reject(account, simulator)
         run()
         with django_assert_num_queries(0):
-            notices.send_due(BusinessAccount.objects.using("default"))
+            send.send_due(BusinessAccount.objects.using("default"))
     assert told() == []
     assert not Notice.objects.exists()
 
 
 def test_many_accounts_are_told_of_page_by_page(ada: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notices, "PAGE_ROWS", 2)
+    monkeypatch.setattr(send, "PAGE_ROWS", 2)
     for number in range(5):
         make_account(open_id=f"_{number}", owner=ada, refresh_token_expires_at=soon())
     run()
@@ -452,7 +455,7 @@ def test_of_many_workers_one_tells(ada: User) -> None:
     def work() -> None:
         try:
             start.wait(timeout=30)
-            notices.send_due(BusinessAccount.objects.using("default"))
+            send.send_due(BusinessAccount.objects.using("default"))
         finally:
             connections.close_all()
 
@@ -472,13 +475,13 @@ def test_worker_that_comes_while_the_mail_is_on_its_way_sends_none(ada: User) ->
 
 def test_of_two_that_have_found_the_same_one_wins_the_right(ada: User) -> None:
     account = make_rejected(owner=ada)
-    until = timezone.now() + notices.CLAIM
+    until = timezone.now() + send.CLAIM
     kind = Notice.Kind.REAUTHORIZATION_REQUIRED
-    assert notices._claim(kind, account, until, "default")
-    assert not notices._claim(kind, account, until, "default")
+    assert send._claim(kind, account, until, "default")
+    assert not send._claim(kind, account, until, "default")
     an_hour_passes()  # in which the winner has died
-    assert notices._claim(kind, account, until, "default")
-    assert not notices._claim(kind, account, until, "default")
+    assert send._claim(kind, account, until, "default")
+    assert not send._claim(kind, account, until, "default")
 
 
 def test_account_that_is_connected_again_while_others_are_told_of_is_left_out(ada: User) -> None:
@@ -497,7 +500,7 @@ def test_account_that_is_deleted_meanwhile_is_left_out(ada: User) -> None:
     account = make_rejected(owner=ada)
     BusinessAccount.objects.filter(pk=account.pk).delete()
     kind = Notice.Kind.REAUTHORIZATION_REQUIRED
-    assert not notices._claim(kind, account, timezone.now(), "default")
+    assert not send._claim(kind, account, timezone.now(), "default")
 
 
 def test_notices_go_with_their_account(ada: User) -> None:
@@ -584,7 +587,7 @@ def test_f13_inside_a_transaction_mails_wait_for_the_commit(
     make_rejected(open_id="_another", owner=ada)
     simulator.revoke_grant(account.open_id)
     with transaction.atomic():
-        notices.send_due(BusinessAccount.objects.filter(open_id="_another"))
+        send.send_due(BusinessAccount.objects.filter(open_id="_another"))
         assert told() == []
     assert len(told()) == 1
     with transaction.atomic():
@@ -658,10 +661,10 @@ def test_run_tells_no_longer_than_it_may(ada: User, monkeypatch: pytest.MonkeyPa
         make_rejected(open_id=f"_{number}", owner=ada)
 
     def time_is_up() -> None:
-        monkeypatch.setattr(notices.time, "monotonic", lambda: float("inf"))  # type: ignore[attr-defined]
+        monkeypatch.setattr(send.time, "monotonic", lambda: float("inf"))  # type: ignore[attr-defined]
 
     with at_each_mail(time_is_up):
-        notices.send_due(BusinessAccount.objects.using("default"))
+        send.send_due(BusinessAccount.objects.using("default"))
     monkeypatch.undo()
     assert len(told()) == 1
 
@@ -670,7 +673,7 @@ def test_mail_server_that_hangs_is_not_waited_for(
     ada: User, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_rejected(owner=ada)
-    monkeypatch.setattr(mails, "TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(notice_mail, "TIMEOUT_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         host, port = server.getsockname()
         with mailing_with("django.core.mail.backends.smtp.EmailBackend", host=host, port=port):
@@ -726,11 +729,11 @@ def test_queue_tells_too(simulator: Simulator, ada: User) -> None:
     account = connect(simulator, owner=ada, access_token_expires_at=timezone.now())
     simulator.revoke_grant(account.open_id)
     chunks: list[list[int]] = []
-    jobs.hand_out(chunks.append)
+    chunks_module.hand_out(chunks.append)
     with broken_mail_server():
-        jobs.refresh_chunk(chunks[0])
+        chunks_module.refresh_chunk(chunks[0])
     an_hour_passes()
-    jobs.hand_out(chunks.append)
+    chunks_module.hand_out(chunks.append)
     assert (len(chunks), len(told())) == (1, 1)
 
 

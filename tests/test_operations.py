@@ -17,7 +17,9 @@ import redis
 import requests
 from django.utils.module_loading import import_string
 
-from django_tiktok_business import conf, django_tasks, jobs, tasks
+from django_tiktok_business import django_tasks, tasks
+from django_tiktok_business.conf.settings import SETTINGS
+from django_tiktok_business.services import chunks
 from tests.newcomer import ROOT, Document, Newcomer, newcomer_to_a_site, starts_processes
 from tests.processes import wait_until
 from tests.requires import require
@@ -45,20 +47,20 @@ def test_calls_a_day_are_what_the_arithmetic_says() -> None:
         shown = [f"{calls:,.0f}", f"{calls / 1440:,.0f}"]
         shown += [f"{calls / 1440 / level:.0%}".replace("%", " %") for level in (600, 1000)]
         assert [a_day, a_minute, basic, higher] == shown
-    assert conf.SETTINGS["REFRESH_WITHIN_SECONDS"].default == 6 * 3600
-    assert conf.SETTINGS["REQUESTS_PER_MINUTE"].default == 600
-    assert conf.SETTINGS["REFRESH_CONCURRENCY"].default == 8
+    assert SETTINGS["REFRESH_WITHIN_SECONDS"].default == 6 * 3600
+    assert SETTINGS["REQUESTS_PER_MINUTE"].default == 600
+    assert SETTINGS["REFRESH_CONCURRENCY"].default == 8
 
 
 def test_numbers_of_the_jobs_are_the_ones_in_use() -> None:
     text = " ".join(DOCUMENT.text.split())
-    assert jobs.CHUNK_SIZE == 100
+    assert chunks.CHUNK_SIZE == 100
     assert "in chunks of 100 accounts" in text
-    assert jobs.MESSAGE_LIFETIME_SECONDS == 15 * 60
+    assert chunks.MESSAGE_LIFETIME_SECONDS == 15 * 60
     assert "They expire after 15 minutes" in text
-    assert jobs.LONGEST_RUN_SECONDS == 10 * 60
+    assert chunks.LONGEST_RUN_SECONDS == 10 * 60
     assert "A task returns by itself after ten minutes" in text
-    assert jobs.HALT_SECONDS == 5 * 60
+    assert chunks.HALT_SECONDS == 5 * 60
     assert "the others do nothing for five minutes" in text
     task: Any = tasks.refresh_accounts
     assert (task.soft_time_limit, task.time_limit) == (15 * 60, 20 * 60)

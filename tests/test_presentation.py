@@ -82,9 +82,9 @@ def test_unknown_time_says_so() -> None:
 
 
 def test_figure_sets_thousands_apart_and_tells_none_from_zero() -> None:
-    assert presentation.figure(152_300_411) == "152,300,411"
-    assert presentation.figure(0) == "0"
-    assert presentation.figure(None) == "-"
+    assert presentation.format_count(152_300_411) == "152,300,411"
+    assert presentation.format_count(0) == "0"
+    assert presentation.format_count(None) == "-"
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_tiktok_business import profiles, services
+from django_tiktok_business import services
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
+from django_tiktok_business.sync import profile
 from tests.factories import connect
 from tests.utils import meanwhile, override_tiktok, running_simulator
 
@@ -60,7 +61,7 @@ def test_profiles_end_when_tiktok_is_down(simulator: Simulator) -> None:
     simulator.fail_next("code", code=50000, path=PROFILE, times=None)
     report = services.refresh_due_accounts(concurrency=1, sync_profiles=True)
     assert (report.refreshed, synced()) == (6, 0)
-    assert simulator.count(PROFILE) == profiles.OUTAGE_THRESHOLD == 5
+    assert simulator.count(PROFILE) == profile.OUTAGE_THRESHOLD == 5
 
 
 def test_profiles_are_asked_for_in_the_same_pool(simulator: Simulator) -> None:
@@ -75,7 +76,7 @@ def test_profiles_are_asked_for_in_the_same_pool(simulator: Simulator) -> None:
 def test_page_of_profiles_is_one_query(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(profiles, "PAGE_ROWS", 2)
+    monkeypatch.setattr(profile, "PAGE_ROWS", 2)
     with CaptureQueriesContext(connection) as queries:
         services.refresh_due_accounts(concurrency=1, sync_profiles=True)
     pages = [query["sql"] for query in queries if query["sql"].endswith("LIMIT 2")]
@@ -136,7 +137,7 @@ def test_f22_unreadable_token_in_the_pool_is_logged_and_stops_no_other(
     account = BusinessAccount.objects.get(open_id=simulator.open_id("account_2"))
 
     with override_tiktok(ENCRYPTION_KEYS=[OLD_KEY]):
-        unreadable = account.seal("access_token", "act.of-another-key")
+        unreadable = account.encrypt("access_token", "act.of-another-key")
 
     def note(result: services.RefreshResult) -> None:
         if result.pk == account.pk:

@@ -26,9 +26,12 @@ from django.core.management import load_command_class
 from django.core.management.base import BaseCommand
 from django.urls import resolve, reverse
 
-from django_tiktok_business import conf, exceptions, services, signals
+from django_tiktok_business import exceptions, services, signals
+from django_tiktok_business.conf.settings import SETTINGS
+from django_tiktok_business.conf.validators import REQUIRED
 from django_tiktok_business.exceptions import ReauthorizationRequired
 from django_tiktok_business.models import BusinessAccount
+from django_tiktok_business.services import accounts
 from django_tiktok_business.simulator.__main__ import main as simulator_main
 from tests.factories import connect, make_user
 from tests.newcomer import (
@@ -75,11 +78,11 @@ def test_readme_names_the_supported_versions() -> None:
 
 def test_settings_table_is_the_one_of_the_package() -> None:
     rows = {key: (default, unit, meaning) for key, default, unit, meaning in DOCUMENT.table("Key")}
-    assert list(rows) == list(conf.SETTINGS)
-    for name, setting in conf.SETTINGS.items():
+    assert list(rows) == list(SETTINGS)
+    for name, setting in SETTINGS.items():
         shown, unit, meaning = rows[name]
         default = list(setting.default) if isinstance(setting.default, tuple) else setting.default
-        assert (shown == "required") == (default is conf.REQUIRED), name
+        assert (shown == "required") == (default is REQUIRED), name
         assert shown == "required" or ast.literal_eval(shown) == default, name
         assert bool(unit) == (type(default) is int), name
         for suffix, word in (("_SECONDS", "seconds"), ("_DAYS", "days")):
@@ -94,7 +97,7 @@ def test_errors_in_the_table_exist() -> None:
 
 
 def test_public_functions_and_signals_are_named() -> None:
-    functions = {name for name in services.__all__ if name.islower()}
+    functions = {name for name in accounts.__all__ if name.islower()}
     # Connecting is the business of the views: nobody else gets an authorization code.
     functions -= {"connect_account"}
     assert functions == {name for name in functions if re.search(rf"\b{name}\b", README)}

@@ -17,7 +17,7 @@ from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_tiktok_business import refresh, services, signals
+from django_tiktok_business import services, signals
 from django_tiktok_business.exceptions import (
     AccountBusyError,
     AccountGoneError,
@@ -35,6 +35,7 @@ from django_tiktok_business.exceptions import (
 )
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
+from django_tiktok_business.tokens import claims, refresh
 from tests.factories import connect, make_account
 from tests.processes import wait_until
 from tests.utils import forget_ceilings, meanwhile, override_tiktok, running_simulator
@@ -105,8 +106,8 @@ def test_f01_rejection_is_judged_after_rereading_the_row(simulator: Simulator) -
 
     def another_worker_saves() -> None:
         BusinessAccount.objects.filter(pk=account.pk).update(
-            access_token=newer.seal("access_token", "act.newer"),
-            refresh_token=newer.seal("refresh_token", "rft.newer"),
+            access_token=newer.encrypt("access_token", "act.newer"),
+            refresh_token=newer.encrypt("refresh_token", "rft.newer"),
             credentials_version=7,
         )
 
@@ -298,8 +299,8 @@ def test_f10_reconnect_during_a_refresh_wins(simulator: Simulator) -> None:
         issued.append((grant["access_token"], grant["refresh_token"]))
         row = BusinessAccount(app_id=account.app_id, open_id=account.open_id)
         BusinessAccount.objects.filter(pk=account.pk).update(
-            access_token=row.seal("access_token", grant["access_token"]),
-            refresh_token=row.seal("refresh_token", grant["refresh_token"]),
+            access_token=row.encrypt("access_token", grant["access_token"]),
+            refresh_token=row.encrypt("refresh_token", grant["refresh_token"]),
             connected_at=timezone.now(),
             claim_id="",
             claim_expires_at=None,
@@ -352,8 +353,8 @@ def test_f12_claim_of_a_dead_worker_is_free_after_its_time(simulator: Simulator)
     account = connect(simulator)
     with override_tiktok(CLAIM_SECONDS=1):
         started = time.monotonic()
-        assert refresh.claim([account.pk], "default") != []
-        assert refresh.claim([account.pk], "default") == []
+        assert claims.claim([account.pk], "default") != []
+        assert claims.claim([account.pk], "default") == []
         services.refresh_account(account)
         assert time.monotonic() - started > 0.8
     assert pair(stored(account)) == simulator.live_tokens(account.open_id)
@@ -404,7 +405,7 @@ def test_rejection_counts_the_second_time_when_the_slower_worker_has_died(
 ) -> None:
     account = connect(simulator)
     with override_tiktok(CLAIM_SECONDS=1):
-        assert refresh.claim([account.pk], "default") != []
+        assert claims.claim([account.pk], "default") != []
     simulator.revoke_grant(account.open_id)
     with pytest.raises(AccountBusyError, match="code 40107"):
         services.refresh_account(account)
@@ -471,9 +472,7 @@ def test_unsaved_account_is_not_refreshed(simulator: Simulator) -> None:
 
 
 @pytest.mark.parametrize("status", [Status.REVOKED, Status.REAUTHORIZATION_REQUIRED])
-def test_f20_row_that_changes_before_the_claim_is_seen(
-    simulator: Simulator, status: Status
-) -> None:
+def test_f20_row_that_changes_before_the_claim_is_seen(simulator: Simulator, status: str) -> None:
     """What another worker does between the look and the claim decides."""
     account = connect(simulator)
     looks: list[BusinessAccount] = []
@@ -487,7 +486,7 @@ def test_f20_row_that_changes_before_the_claim_is_seen(
         return False
 
     with pytest.raises(ReauthorizationRequired):
-        refresh.refresh_once(account.pk, "default", is_good=change_after_first_look)
+        refresh.refresh_once(account.pk, "default", is_fresh_enough=change_after_first_look)
     assert simulator.count(REFRESH) == 0
 
 
@@ -518,7 +517,7 @@ def no_session() -> None:
 def test_claim_won_after_another_worker_has_finished_is_given_back(simulator: Simulator) -> None:
     account = connect(simulator)
     answers = iter([False, True])  # not good at the look, good under the claim
-    row = refresh.refresh_once(account.pk, "default", is_good=lambda row: next(answers))
+    row = refresh.refresh_once(account.pk, "default", is_fresh_enough=lambda row: next(answers))
     assert stored(account).claim_id == ""
     assert simulator.count(REFRESH) == 0
     assert row.pk == account.pk
@@ -527,7 +526,7 @@ def test_claim_won_after_another_worker_has_finished_is_given_back(simulator: Si
 def test_waiting_ends_when_the_claim_is_not_given_back(simulator: Simulator) -> None:
     account = connect(simulator)
     with override_tiktok(CLAIM_SECONDS=86400):
-        assert refresh.claim([account.pk], "default") != []
+        assert claims.claim([account.pk], "default") != []
     with override_tiktok(CLAIM_SECONDS=1), pytest.raises(AccountBusyError, match="holds"):
         services.refresh_account(account)
 
@@ -613,7 +612,7 @@ def test_those_who_wait_for_another_process_share_its_failure(
     simulator: Simulator, status: str
 ) -> None:
     account = connect(simulator)
-    assert refresh.claim([account.pk], "default") != []
+    assert claims.claim([account.pk], "default") != []
     waiting = BusinessAccount.objects.filter(pk=account.pk)
 
     def fail() -> None:
@@ -641,12 +640,12 @@ def test_those_who_wait_for_another_process_share_its_failure(
 
 
 def flights() -> int:
-    return len(refresh._flights.under_way)
+    return len(refresh._refreshes.under_way)
 
 
 def flights_and_lock() -> int:
     """How many flights there are, and one more when the lock is held."""
-    return flights() + refresh._flights.lock.locked()
+    return flights() + refresh._refreshes.lock.locked()
 
 
 @contextmanager
@@ -716,11 +715,13 @@ def test_what_is_good_enough_for_one_may_not_be_for_another(simulator: Simulator
     follower.access_token_expires_at = timezone.now()
     may_look = threading.Event()
 
-    def is_good(row: BusinessAccount) -> bool:
+    def is_fresh_enough(row: BusinessAccount) -> bool:
         assert may_look.wait(timeout=30)
         return row.is_access_token_valid_for(timedelta(minutes=5))
 
-    with leading(lambda: refresh.refresh_once(account.pk, "default", is_good=is_good)) as led:
+    with leading(
+        lambda: refresh.refresh_once(account.pk, "default", is_fresh_enough=is_fresh_enough)
+    ) as led:
         timer = threading.Timer(0.3, may_look.set)
         timer.start()
         token = services.get_access_token(follower, min_validity_seconds=7200)
@@ -737,11 +738,13 @@ def test_opinion_of_one_caller_is_not_the_error_of_the_others(simulator: Simulat
     follower = stored(account)
     may_look = threading.Event()
 
-    def is_good(row: BusinessAccount) -> bool:
+    def is_fresh_enough(row: BusinessAccount) -> bool:
         assert may_look.wait(timeout=30)
         raise ReauthorizationRequired("Not for me.")
 
-    with leading(lambda: refresh.refresh_once(account.pk, "default", is_good=is_good)) as led:
+    with leading(
+        lambda: refresh.refresh_once(account.pk, "default", is_fresh_enough=is_fresh_enough)
+    ) as led:
         timer = threading.Timer(0.3, may_look.set)
         timer.start()
         services.refresh_account(follower)  # to see whether TikTok accepts it after all
@@ -757,11 +760,11 @@ def test_thread_that_fell_over_lets_the_next_one_try(simulator: Simulator) -> No
     may_look = threading.Event()
 
     def fall_over() -> None:
-        flight = refresh._Flight()  # one that ends before it has seen the row
-        refresh._flights.under_way["default", account.pk] = flight
+        flight = refresh._SharedRefresh()  # one that ends before it has seen the row
+        refresh._refreshes.under_way["default", account.pk] = flight
         assert may_look.wait(timeout=30)
-        del refresh._flights.under_way["default", account.pk]
-        flight.has_landed.set()
+        del refresh._refreshes.under_way["default", account.pk]
+        flight.done.set()
         assert flight.outcome(lambda row: True) is None
 
     with leading(fall_over) as led:
@@ -826,7 +829,7 @@ def test_child_process_has_none_of_its_parent_s_flights() -> None:
         account = connect(simulator)
         with leading(lambda: services.refresh_account(account)):
             wait_until(lambda: simulator.count(REFRESH) == 1)
-            with refresh._flights.lock:
+            with refresh._refreshes.lock:
                 child = os.fork() or os._exit(flights_and_lock())
                 assert flights_and_lock() == 2
             _, status = os.waitpid(child, 0)

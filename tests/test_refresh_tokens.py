@@ -23,9 +23,11 @@ from django.core.management import CommandError, call_command
 from django.db import InterfaceError, connection
 from django.utils import timezone
 
-from django_tiktok_business import ceiling, refresh, services
+from django_tiktok_business import services
+from django_tiktok_business.api import rate_limit
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
+from django_tiktok_business.tokens import claims
 from tests.factories import connect
 from tests.utils import (
     forget_ceilings,
@@ -190,7 +192,7 @@ def test_failures_that_do_not_follow_each_other_are_no_outage(simulator: Simulat
 
 def test_f16_accounts_that_another_worker_holds_are_skipped(simulator: Simulator) -> None:
     held, free = due(simulator, 1), due(simulator, 2)
-    assert refresh.claim([held.pk], "default") != []
+    assert claims.claim([held.pk], "default") != []
     assert run() == (0, SUMMARY.format(1, 0, 0, 0, 1, "no") + "\n")
     assert is_live(simulator, free)
 
@@ -556,8 +558,8 @@ def test_sigterm_finishes_the_calls_in_flight_saves_them_and_exits_0() -> None:
 SIGNAL_AT_THE_WORST_MOMENT = """
 import django, signal
 django.setup()
-from django_tiktok_business.management.commands.refresh_tokens import _stop_on_signal
-with _stop_on_signal() as stop:
+from django_tiktok_business.interrupts import stop_on_signal
+with stop_on_signal() as stop:
     with stop._cond:  # as wait() does, for a moment
         signal.raise_signal(signal.SIGTERM)
     print(stop.wait(20))
@@ -626,7 +628,7 @@ def test_progress_is_drawn_on_a_terminal_if_tqdm_is_there(arguments: list[str], 
 def test_f53_run_that_is_refused_again_and_again_exits_2(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ceiling, "FIVE_MINUTES", 0.1)
+    monkeypatch.setattr(rate_limit, "FIVE_MINUTES", 0.1)
     accounts = [due(simulator, number) for number in range(1, 4)]
     simulator.fail_next("rate_limited", path=REFRESH, times=None)
     status, output = run("--concurrency", "1")

@@ -12,7 +12,8 @@ from django.core.management import CommandError, call_command
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from django_tiktok_business import crypto, rotation, services
+from django_tiktok_business import services
+from django_tiktok_business.encryption import cipher, rotation
 from django_tiktok_business.exceptions import DecryptionError
 from django_tiktok_business.models import BusinessAccount
 from tests.engine import environment, start
@@ -22,7 +23,7 @@ from tests.utils import meanwhile, next_statement, override_tiktok, running_simu
 OLD = "old-key-old-key-old-key-old-key-0123456789"
 NEW = "new-key-new-key-new-key-new-key-0123456789"
 LOST = "lost-key-lost-key-lost-key-lost-key-01234"
-OLD_ID, NEW_ID, LOST_ID = map(crypto.key_id, (OLD, NEW, LOST))
+OLD_ID, NEW_ID, LOST_ID = map(cipher.key_id, (OLD, NEW, LOST))
 TOKENS = ("access_token", "refresh_token")
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -298,7 +299,7 @@ def test_interrupt_leaves_rows_whole_and_the_next_run_goes_on() -> None:
                     interrupt()
 
             with pytest.raises(KeyboardInterrupt):
-                rotation.rotate_encryption_keys(on_row=once)
+                rotation.rotate_encryption_keys(BusinessAccount, on_row=once)
         assert str(stored()).count(NEW_ID) == 4, "two rows, two tokens each"
         for number in range(4):
             assert_tokens(number)
@@ -342,8 +343,10 @@ def test_kill_leaves_every_token_readable() -> None:
     connection.close()
     program = (
         "import django, sys; django.setup();"
-        "from django_tiktok_business.rotation import rotate_encryption_keys;"
-        "rotate_encryption_keys(on_row=lambda: (sys.stdout.write('.'), sys.stdout.flush()))"
+        "from django_tiktok_business.encryption.rotation import rotate_encryption_keys;"
+        "from django_tiktok_business.models import BusinessAccount;"
+        "rotate_encryption_keys(BusinessAccount,"
+        "  on_row=lambda: (sys.stdout.write('.'), sys.stdout.flush()))"
     )
     env = environment("http://127.0.0.1:9", ENCRYPTION_KEYS=[NEW, OLD])
     with start("-c", program, env=env) as process:
@@ -431,7 +434,7 @@ def test_project_without_autocommit_has_everything_committed() -> None:
 def test_inside_a_transaction_it_is_refused() -> None:
     with keys(NEW), transaction.atomic():
         with pytest.raises(transaction.TransactionManagementError, match="inside a transaction"):
-            rotation.rotate_encryption_keys()
+            rotation.rotate_encryption_keys(BusinessAccount)
         assert rotate()[0] == 2
 
 

@@ -20,8 +20,9 @@ from django.db.models.signals import post_save
 from django.test import override_settings
 from django.utils import timezone
 
-from django_tiktok_business import clock, consents, limits, services, signals
-from django_tiktok_business.answers import TokenGrant
+from django_tiktok_business import cache, services, signals
+from django_tiktok_business.api.oauth import TokenGrant
+from django_tiktok_business.db import clock
 from django_tiktok_business.exceptions import (
     AccessTokenRejectedError,
     AccountBusyError,
@@ -40,6 +41,7 @@ from django_tiktok_business.exceptions import (
 from django_tiktok_business.masking import Secret
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
+from django_tiktok_business.tokens import connect as token_connect
 from tests.factories import connect, make_account, make_user
 from tests.utils import (
     meanwhile,
@@ -273,7 +275,7 @@ def test_f45_answer_that_is_stored_late_does_not_replace_a_newer_one(
         issued["open_id"],
         ["user.info.basic"],
     )
-    older = consents._Consent(ada, grant, "default", sent_at=timezone.now())
+    older = token_connect._NewGrant(ada, grant, "default", sent_at=timezone.now())
     connect_account(ada, consent(simulator))
     older.store_after_all()
     row = BusinessAccount.objects.get()
@@ -382,8 +384,8 @@ def test_f45_refused_consent_stands_down_when_the_owner_disconnects_meanwhile(
 def test_f45_refused_consents_ask_tiktok_a_bounded_number_of_times(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "LIMIT_SECONDS", 10**10)
-    monkeypatch.setattr(consents, "CHECKS_PER_MINUTE", 2)
+    monkeypatch.setattr(cache, "LIMIT_SECONDS", 10**10)
+    monkeypatch.setattr(token_connect, "CHECKS_PER_MINUTE", 2)
     simulator.configure(old_access_valid="yes", old_refresh_valid="yes")
     connect_account(make_user("ada"), consent(simulator))
     bob = make_user("bob")

@@ -13,7 +13,8 @@ from django.db import connection
 from django.utils import timezone
 from django.utils.http import urlencode
 
-from django_tiktok_business import refresh, services, settlement, signals
+from django_tiktok_business import events, services, signals
+from django_tiktok_business.api import factory
 from django_tiktok_business.exceptions import (
     DecryptionError,
     RateLimitError,
@@ -158,7 +159,7 @@ def test_call_for_which_there_is_no_turn_says_nothing_about_the_account(
         heard.append(kwargs)
 
     error = RateLimitError("Requests are temporarily restricted.", code=40100)
-    paused = refresh.ceiling_from_settings().refused(error, sent_at=timezone.now().timestamp())
+    paused = factory.limiter_from_settings().refused(error, sent_at=timezone.now().timestamp())
     assert paused == 300
     signals.refresh_failed.connect(listen)
     try:
@@ -197,7 +198,7 @@ def test_signal_outside_autocommit_is_sent_at_once(simulator: Simulator) -> None
     signals.account_disconnected.connect(listen)
     connection.set_autocommit(False)
     try:
-        settlement.tell(signals.account_disconnected, account, "default", kind=None, error=None)
+        events.announce(signals.account_disconnected, account, "default", kind=None, error=None)
         assert heard == [account.pk]
     finally:
         connection.rollback()

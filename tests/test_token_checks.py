@@ -12,7 +12,8 @@ from django.core.management import call_command
 from django.db import ProgrammingError, connection
 from django.test.utils import CaptureQueriesContext
 
-from django_tiktok_business import crypto, token_checks
+from django_tiktok_business.checks import encryption
+from django_tiktok_business.encryption import cipher
 from django_tiktok_business.models import BusinessAccount
 from tests.factories import make_account
 from tests.utils import override_tiktok
@@ -74,7 +75,7 @@ def test_f28_unreadable_rows_are_told() -> None:
 
 @pytest.mark.django_db
 def test_many_rows_are_sampled_at_both_ends() -> None:
-    count = 3 * token_checks.SAMPLE_ROWS
+    count = 3 * encryption.SAMPLE_ROWS
 
     def rows(numbers: range) -> list[BusinessAccount]:
         return [
@@ -151,7 +152,7 @@ def test_no_token_and_no_key_is_told() -> None:
     assert "canary" not in told
     assert OLD not in told
     assert NEW not in told
-    assert crypto.PREFIX not in told
+    assert cipher.PREFIX not in told
 
 
 @pytest.mark.django_db(transaction=True)

@@ -15,7 +15,8 @@ from django.core.cache import cache
 from django.db import connection, connections
 from django.test import override_settings
 
-from django_tiktok_business import ceiling
+from django_tiktok_business import cache as shared_cache
+from django_tiktok_business.api import rate_limit
 from django_tiktok_business.simulator import Simulator
 
 if TYPE_CHECKING:
@@ -67,8 +68,9 @@ def next_statement(start: str, error: BaseException) -> AbstractContextManager[C
 
 def forget_ceilings() -> None:
     """Let no pause that TikTok asked for, and no slot that is taken, be known any more."""
-    ceiling.shared_ceiling.cache_clear()
+    rate_limit.shared_limiter.cache_clear()
     cache.clear()
+    shared_cache._warned_at.clear()
 
 
 def wait_for_savers() -> None:

@@ -2,7 +2,7 @@
 
 from django.db import migrations
 
-import django_tiktok_business.indexes
+import django_tiktok_business.fields
 
 
 class Migration(migrations.Migration):
@@ -13,7 +13,7 @@ class Migration(migrations.Migration):
     operations = [
         migrations.AddIndex(
             model_name="businessaccount",
-            index=django_tiktok_business.indexes.NewestFirstIndex(
+            index=django_tiktok_business.fields.NewestFirstIndex(
                 fields=["-connected_at", "-id"], name="tiktok_business_newest"
             ),
         ),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from django import template
 from django.utils.translation import gettext as _
 
-from django_tiktok_business import conf, presentation
+from django_tiktok_business import presentation
+from django_tiktok_business.conf import conf
 from django_tiktok_business.models import BusinessAccount
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pathlib import Path
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
-from django_tiktok_business import conf
+from django_tiktok_business.conf.env import from_env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -85,7 +85,7 @@ DATABASES = {
 }
 CACHES = {"default": env.cache_url("CACHE_URL", default="locmemcache://")}
 
-TIKTOK_BUSINESS = conf.from_env(env)
+TIKTOK_BUSINESS = from_env(env)
 
 LOGGING = {
     "version": 1,

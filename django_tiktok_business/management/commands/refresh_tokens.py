@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import _thread
 import json
 import math
 import re
-import signal
 import threading
 import time
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -20,8 +16,11 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as AnyDatabaseError
 from django.db import close_old_connections
 
-from django_tiktok_business import conf, durable, services
+from django_tiktok_business import services
+from django_tiktok_business.conf import conf
+from django_tiktok_business.db import vendors
 from django_tiktok_business.exceptions import ConfigurationError
+from django_tiktok_business.interrupts import stop_on_signal
 from django_tiktok_business.management.progress import progress_bar
 from django_tiktok_business.models import BusinessAccount, BusinessAccountQuerySet
 
@@ -111,7 +110,7 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         try:
-            with _stop_on_signal() as stop:
+            with stop_on_signal() as stop:
                 if options["every"] is None:
                     status = self._run_once(options, stop)
                 else:
@@ -137,8 +136,8 @@ class Command(BaseCommand):
             return self._refresh(options, stop)
         except AnyDatabaseError as error:
             raise CommandError(
-                f"{durable.told(error)}. What TikTok had answered before is saved; run the command "
-                "again when the database is well.",
+                f"{vendors.describe_error(error)}. What TikTok had answered before is saved; run "
+                "the command again when the database is well.",
                 returncode=STOPPED_EARLY,
             ) from None
 
@@ -241,36 +240,6 @@ def _failure(result: services.RefreshResult) -> dict[str, Any]:
     failure = asdict(result)
     del failure["pk"]
     return failure
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM, SIGINT and SIGHUP set; a second signal acts as usual."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # signals are the main thread's alone
-        return
-    # A terminal that is closed, or a line that drops, unless `nohup` stands before the command.
-    hang_up: signal.Signals = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has none
-    is_ignored = signal.getsignal(hang_up) is signal.SIG_IGN
-    numbers = {signal.SIGTERM, signal.SIGINT, *([] if is_ignored else [hang_up])}
-    handlers = {number: signal.getsignal(number) for number in numbers}
-
-    def restore() -> None:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-    def on_signal(number: int, frame: object) -> None:
-        # Not set right here: this may have interrupted the very wait() that holds the event's lock.
-        _thread.start_new_thread(stop.set, ())
-        restore()
-
-    for number in handlers:
-        signal.signal(number, on_signal)
-    try:
-        yield stop
-    finally:
-        restore()
 
 
 def _duration(text: str) -> timedelta:

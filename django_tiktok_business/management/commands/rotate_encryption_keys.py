@@ -10,7 +10,8 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as AnyDatabaseError
 from django.db import connections, router
 
-from django_tiktok_business import durable, rotation
+from django_tiktok_business.db import vendors
+from django_tiktok_business.encryption import rotation
 from django_tiktok_business.exceptions import DecryptionError
 from django_tiktok_business.management.progress import progress_bar
 from django_tiktok_business.models import BusinessAccount
@@ -48,14 +49,17 @@ class Command(BaseCommand):
                 BusinessAccount.objects.count, unit="account", is_wanted=is_wanted
             ) as advance:
                 report = rotation.rotate_encryption_keys(
-                    dry_run=options["dry_run"], on_unreadable=self._tell_unreadable, on_row=advance
+                    BusinessAccount,
+                    dry_run=options["dry_run"],
+                    on_unreadable=self._tell_unreadable,
+                    on_row=advance,
                 )
         except ImproperlyConfigured as error:
             raise CommandError(str(error), returncode=SOME_NOT_ROTATED) from error
         except AnyDatabaseError as error:
             raise CommandError(
-                f"{durable.told(error)}. What was encrypted afresh before is saved; run the "
-                "command again when the database is well.",
+                f"{vendors.describe_error(error)}. What was encrypted afresh before is saved; run "
+                "the command again when the database is well.",
                 returncode=STOPPED_EARLY,
             ) from None
         except KeyboardInterrupt:

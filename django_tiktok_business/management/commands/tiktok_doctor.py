@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
 
-from django_tiktok_business import diagnosis
+from django_tiktok_business.management import doctor
 
 __all__ = ["Command"]
 
-LEVELS: Final = (diagnosis.OK, diagnosis.WARNING, diagnosis.ERROR)  # by exit status
+LEVELS: Final = (doctor.OK, doctor.WARNING, doctor.ERROR)  # by exit status
 MARKS: Final = {"ok": "✓", "warning": "!", "error": "✗"}
 
 
@@ -41,7 +41,7 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         findings = []
-        for finding in diagnosis.diagnose(options["open_ids"]):
+        for finding in doctor.diagnose(options["open_ids"]):
             findings.append(finding)
             if not options["json"]:
                 self._tell(finding)
@@ -52,7 +52,7 @@ class Command(BaseCommand):
         if status:
             raise CommandError(f"The doctor has found {LEVELS[status]}s.", returncode=status)
 
-    def _tell(self, finding: diagnosis.Finding) -> None:
+    def _tell(self, finding: doctor.Finding) -> None:
         encoding = getattr(self.stdout, "encoding", None) or "utf-8"
         mark = MARKS[finding.level]
         lines = [f"{mark if _can_show(mark, encoding) else finding.level} {finding.message}"]

@@ -1,0 +1,8 @@
+"""The accounts and their events in Django's admin; autodiscovery imports it."""
+
+from __future__ import annotations
+
+from .accounts import BusinessAccountAdmin
+from .events import ConnectionEventAdmin
+
+__all__ = ["BusinessAccountAdmin", "ConnectionEventAdmin"]

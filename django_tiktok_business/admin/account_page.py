@@ -1,0 +1,283 @@
+"""What the admin's page of one account shows beside its form.
+
+Reads only. Two queries: the metrics of the days that are drawn, and the newest events.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, TypeGuard
+
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.html import format_html
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from django_tiktok_business import scopes
+from django_tiktok_business.conf import conf
+from django_tiktok_business.models.health import warning_period
+from django_tiktok_business.presentation import format_count, time_in_full
+
+from . import charts as charts_module
+
+if TYPE_CHECKING:
+    from django.db.models import QuerySet
+    from django.utils.safestring import SafeString
+
+    from django_tiktok_business.models import BusinessAccount, ConnectionEvent, DailyMetrics
+
+
+__all__ = ["AccountPage"]
+
+DAYS_DRAWN = 60
+EVENTS_SHOWN = 20
+COUNTRIES_SHOWN = 8
+
+# A week ago, or as soon before it as there is a figure.
+WEEK_DAYS, LONGEST_WEEK_DAYS = 7, 14
+_DRAWN = (
+    ("followers_count", gettext_lazy("Followers")),
+    ("video_views", gettext_lazy("Video views")),
+    ("profile_views", gettext_lazy("Profile views")),
+    ("likes", gettext_lazy("Likes")),
+    ("comments", gettext_lazy("Comments")),
+    ("shares", gettext_lazy("Shares")),
+)
+_NUMBERS = (
+    ("followers_count", gettext_lazy("followers")),
+    ("following_count", gettext_lazy("following")),
+    ("likes_count", gettext_lazy("likes")),
+    ("videos_count", gettext_lazy("videos")),
+)
+_GENDERS = {
+    "Female": gettext_lazy("Female"),
+    "Male": gettext_lazy("Male"),
+    "Other": gettext_lazy("Other"),
+}
+
+
+@dataclass(frozen=True)
+class Number:
+    """A total of the account and what has become of it within a week, "" when that is unknown."""
+
+    name: str
+    label: str
+    value: str
+    change: str
+    is_more: bool
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture, and for those who see it what it begins, ends and lies between."""
+
+    title: str
+    picture: SafeString
+    latest: str
+    extent: str
+    first_day: str
+    last_day: str
+
+
+@dataclass(frozen=True)
+class AudienceShare:
+    """A group of the audience: its name, which is untrusted, its share in words and as a bar."""
+
+    name: str
+    percentage: str
+    bar: SafeString
+
+
+@dataclass(frozen=True)
+class TokenLifetime:
+    """How much of a token's life is left, as a bar and in words."""
+
+    title: str
+    bar: str  # "" when nobody knows how long it is
+    words: str
+
+
+@dataclass(frozen=True)
+class Permission:
+    scope: str
+    meaning: str
+    is_granted: bool
+
+
+class AccountPage:
+    """What there is to show of ``account``; each part is worked out when the template asks."""
+
+    def __init__(self, account: BusinessAccount) -> None:
+        self.account = account
+        self._today = datetime.now(UTC).date()
+        first = self._today - timedelta(days=DAYS_DRAWN)
+        self._days: dict[date, DailyMetrics] = {
+            row.date: row for row in account.daily_metrics.filter(date__gte=first)
+        }
+
+    # Numbers
+
+    def numbers(self) -> list[Number]:
+        return [self._number(name, str(label)) for name, label in _NUMBERS]
+
+    def _number(self, name: str, label: str) -> Number:
+        value = getattr(self.account, name)
+        before = self._a_week_ago(name)
+        if value is None or before is None:
+            return Number(name, label, format_count(value), "", is_more=False)
+        sign = (
+            "+" if value > before else "\N{MINUS SIGN}" if value < before else "\N{PLUS-MINUS SIGN}"
+        )
+        change = f"{sign}{format_count(abs(value - before))}"
+        return Number(name, label, format_count(value), change, is_more=value > before)
+
+    def _a_week_ago(self, name: str) -> int | None:
+        for days in range(WEEK_DAYS, LONGEST_WEEK_DAYS + 1):
+            row = self._days.get(self._today - timedelta(days=days))
+            value: int | None = getattr(row, name, None)
+            if value is not None:
+                return value
+        return None
+
+    # Figures by day
+
+    def charts(self) -> list[Chart]:
+        """What has at least one figure."""
+        drawn = []
+        for name, title in _DRAWN:
+            points = [(day, getattr(self._days.get(day), name, None)) for day in self._span()]
+            told = [value for _day, value in points if value is not None]
+            if told:
+                extent = f"{format_count(min(told))} \N{EN DASH} {format_count(max(told))}"
+                days = [date_format(day, "SHORT_DATE_FORMAT") for day, _value in points]
+                picture = charts_module.line(f"tiktok-{name}", title, points, format_count)
+                chart = Chart(
+                    str(title), picture, format_count(told[-1]), extent, days[0], days[-1]
+                )
+                drawn.append(chart)
+        return drawn
+
+    def _span(self) -> list[date]:
+        """The days up to yesterday, from the first that has a row."""
+        past = [day for day in self._days if day < self._today]
+        count = (self._today - min(past)).days if past else 0
+        return [self._today - timedelta(days=days) for days in range(count, 0, -1)]
+
+    def table(self) -> tuple[list[str], list[tuple[str, list[str]]]]:
+        """What the charts show: headings, and for each day its date and figures, newest first."""
+        rows = [
+            (
+                date_format(day, "SHORT_DATE_FORMAT"),
+                [format_count(getattr(self._days.get(day), name, None)) for name, _title in _DRAWN],
+            )
+            for day in reversed(self._span())
+        ]
+        return [str(title) for _name, title in _DRAWN], rows
+
+    # Audience
+
+    def audience(self) -> list[tuple[str, list[AudienceShare]]]:
+        groups = (
+            ("countries", _("By country"), COUNTRIES_SHOWN),
+            ("genders", _("By gender"), None),
+            ("ages", _("By age"), None),
+        )
+        told = self.account.audience if isinstance(self.account.audience, dict) else {}
+        parts = [(title, _audience_shares(told.get(name), most)) for name, title, most in groups]
+        return [(title, found) for title, found in parts if found]
+
+    def hours(self) -> SafeString | None:
+        """When the audience is active, by the newest day that says so."""
+        for day in sorted(self._days, reverse=True):
+            counts = self._days[day].audience_activity
+            if _are_counts(counts):
+                title = _("Active followers by hour (UTC)")
+                return charts_module.columns("tiktok-hours", title, counts, format_count)
+        return None
+
+    # Lives of the tokens
+
+    def lives(self) -> list[TokenLifetime]:
+        account = self.account
+        if account.status == account.Status.REVOKED:
+            return []
+        return [
+            _token_lifetime(
+                _("Access token"),
+                account.last_refreshed_at,
+                account.access_token_expires_at,
+                timedelta(seconds=conf.usable("REFRESH_WITHIN_SECONDS")),
+            ),
+            _token_lifetime(
+                _("Consent, for a year"),
+                account.connected_at,
+                account.refresh_token_expires_at,
+                warning_period(),
+            ),
+        ]
+
+    def next_refresh(self) -> str:
+        account = self.account
+        if account.status != account.Status.ACTIVE or account.is_of_another_app:
+            return _("none planned")
+        expires_at = account.access_token_expires_at
+        within = timedelta(seconds=conf.usable("REFRESH_WITHIN_SECONDS"))
+        attempt_at = account.next_attempt_at
+        if attempt_at is not None and attempt_at > timezone.now():
+            return format_html(
+                _("{} at the earliest, because it keeps failing"), time_in_full(attempt_at)
+            )
+        if expires_at is None or expires_at <= timezone.now() + within:
+            return _("with the next run of “manage.py refresh_tokens”")
+        return time_in_full(expires_at - within)
+
+    # Permissions
+
+    def permissions(self) -> list[Permission]:
+        granted, missing = self.account.granted_scopes, self.account.missing_scopes
+        return [
+            Permission(scope, meaning, is_granted)
+            for names, is_granted in ((missing, False), (granted, True))
+            for scope, meaning in zip(names, scopes.describe(names), strict=True)
+        ]
+
+    # Events
+
+    def events(self) -> QuerySet[ConnectionEvent]:
+        """The newest ones."""
+        return self.account.events.order_by("-last_at", "-pk")[:EVENTS_SHOWN]
+
+
+def _token_lifetime(
+    title: str, begin: datetime | None, end: datetime | None, margin: timedelta
+) -> TokenLifetime:
+    """``margin`` before the end something is due: the mark on the bar."""
+    if begin is None or end is None or end <= begin:
+        return TokenLifetime(title, "", time_in_full(end))
+    length = end - begin
+    left = (end - timezone.now()) / length
+    return TokenLifetime(
+        title, charts_module.share(left, min(margin / length, 1.0)), time_in_full(end)
+    )
+
+
+def _are_counts(counts: object) -> TypeGuard[list[int]]:
+    """Counts that can be drawn; as for `_parts`, anything may be there."""
+    return (
+        isinstance(counts, list)
+        and all(type(count) is int and 0 <= count < 2**63 for count in counts)
+        and any(counts)
+    )
+
+
+def _audience_shares(shares: object, most: int | None) -> list[AudienceShare]:
+    """What the column holds may be anything: it is JSON that others may have written."""
+    if not isinstance(shares, list):
+        return []
+    return [
+        AudienceShare(str(_GENDERS.get(name, name)), f"{share:.0%}", charts_module.share(share))
+        for name, share in (pair for pair in shares if isinstance(pair, list) and len(pair) == 2)
+        if isinstance(name, str) and isinstance(share, float)
+    ][:most]

@@ -1,0 +1,180 @@
+"""The admin of `BusinessAccount`: list, account page and buttons.
+
+TikTok's data is read-only, and there is no add form: an account is added by connecting it. Every
+change but that of the owner goes through `django_tiktok_business.services`. No message and no line
+of the history holds a token.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from django.contrib import admin, messages
+from django.urls import NoReverseMatch, path, reverse
+from django.utils.decorators import method_decorator
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods, require_POST
+
+from django_tiktok_business import services
+from django_tiktok_business.conf import conf
+from django_tiktok_business.exceptions import ConfigurationError
+from django_tiktok_business.models import BusinessAccount, ConnectionEvent
+from django_tiktok_business.presentation import describe_health, explanation, picture
+from django_tiktok_business.services.bulk import TROUBLE
+
+from .account_page import AccountPage
+from .actions import AccountActions
+from .overview import AccountChangeList, AccountPaginator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.forms import ModelForm
+    from django.http import HttpRequest, HttpResponse
+    from django.urls import URLPattern
+
+
+__all__ = ["BusinessAccountAdmin"]
+
+
+@admin.register(BusinessAccount)
+class BusinessAccountAdmin(AccountActions):
+    paginator = AccountPaginator
+    show_full_result_count = False  # the overview knows it, without another query
+
+    class Media:
+        css = {"all": ("tiktok_business/admin.css",)}
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def save_model(
+        self, request: HttpRequest, obj: BusinessAccount, form: ModelForm[Any], change: bool
+    ) -> None:
+        # The rest of the row may have been renewed while the form was open.
+        if form.changed_data:
+            obj.save(update_fields=[*form.changed_data, "updated_at"])
+
+    # Pages
+
+    def get_urls(self) -> list[URLPattern]:
+        views: dict[str, Callable[..., HttpResponse]] = {
+            "refresh": self.refresh_view,
+            "sync": self.sync_view,
+            "disconnect": self.disconnect_view,
+        }
+        own = [
+            path(
+                f"<path:object_id>/{name}/",
+                self.admin_site.admin_view(view),
+                name=f"{self.opts.app_label}_{self.opts.model_name}_{name}",
+            )
+            for name, view in views.items()
+        ]
+        return [*own, *super().get_urls()]
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[AccountChangeList]:
+        return AccountChangeList
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        context = {
+            **self._connecting(request),
+            "redirect_uri": _redirect_uri(request),
+            "may_see_settings": self.has_change_permission(request),
+            **(extra_context or {}),
+        }
+        return super().changelist_view(request, context)
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        account: BusinessAccount = context["original"]
+        is_connected = account.status != account.Status.REVOKED
+        connecting = self._connecting(request)
+        page_url = self._url("change", account.pk)
+        context.update(
+            connecting,
+            reconnect_url=f"{connecting['connect_url']}?{urlencode({'next': page_url})}",
+            account_page=AccountPage(account),
+            events_url=self._events_url(request, account),
+            advice=describe_health(account.health),
+            picture=picture(account),
+            state=self.state(account),
+            is_connected=is_connected,
+            is_refreshable=is_connected and not account.is_of_another_app,
+        )
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def _connecting(self, request: HttpRequest) -> dict[str, Any]:
+        """What the templates need for a button that connects."""
+        try:
+            permission = conf.CONNECT_PERMISSION
+            may_connect = permission is None or request.user.has_perm(permission)
+        except ConfigurationError:  # which the checks report
+            may_connect = False
+        try:
+            connect_url = reverse("tiktok_business:connect")
+        except NoReverseMatch:
+            connect_url = ""
+        return {
+            "may_connect": may_connect,
+            "connect_url": connect_url,
+            # The callback view puts the primary key of the connected account in.
+            "connect_next": self._url("change", "__pk__"),
+        }
+
+    def _events_url(self, request: HttpRequest, account: BusinessAccount) -> str:
+        """The account's events in the list of all, "" for who may not see that."""
+        events = self.admin_site._registry.get(ConnectionEvent)
+        if events is None or not events.has_view_permission(request):
+            return ""
+        url = reverse(
+            f"admin:{self.opts.app_label}_connectionevent_changelist",
+            current_app=self.admin_site.name,
+        )
+        return f"{url}?account__id__exact={account.pk}"
+
+    # Buttons of one account
+
+    @method_decorator(require_POST)
+    def refresh_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        account = self._permitted(request, object_id, self.has_change_permission)
+        try:
+            services.refresh_account(account)
+        except TROUBLE as error:
+            text = _("The tokens are not refreshed. %(reason)s") % {"reason": explanation(error)}
+            self.message_user(request, text, messages.ERROR)
+        else:
+            self.message_user(request, _("The tokens are refreshed."), messages.SUCCESS)
+        return self._to_account(request, account)
+
+    @method_decorator(require_POST)
+    def sync_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        account = self._permitted(request, object_id, self.has_change_permission)
+        try:
+            services.sync_profile(account)
+        except TROUBLE as error:
+            text = _("The profile is not synced. %(reason)s") % {"reason": explanation(error)}
+            self.message_user(request, text, messages.ERROR)
+        else:
+            self.message_user(request, _("The profile is up to date."), messages.SUCCESS)
+        return self._to_account(request, account)
+
+    @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))
+    def disconnect_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        account = self._permitted(request, object_id, self.has_delete_permission)
+        if request.method == "POST":
+            self._disconnect_or_say(request, [account])
+            return self._to_account(request, account)
+        return self._disconnect_page(request, [account], {}, self._url("change", account.pk))
+
+
+def _redirect_uri(request: HttpRequest) -> str:
+    """What has to be registered with TikTok; "" while the page is missing, or the setting wrong."""
+    try:
+        return conf.REDIRECT_URI or request.build_absolute_uri(reverse("tiktok_business:callback"))
+    except (ConfigurationError, NoReverseMatch):
+        return ""

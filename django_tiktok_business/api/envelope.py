@@ -1,0 +1,203 @@
+"""TikTok's envelope: reads an HTTP answer as ``code``, ``message``, ``request_id`` and ``data``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from django_tiktok_business.exceptions import (
+    AppConfigurationError,
+    InvalidResponseError,
+    RateLimitError,
+    ServerError,
+)
+from django_tiktok_business.masking import Secret, without_secrets
+from django_tiktok_business.untrusted import single_line, storable_text
+
+from .errors import ERRORS, PARTIAL_SUCCESS, error_of_range
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from django_tiktok_business.exceptions import APIError
+    from django_tiktok_business.masking import SecretBytes
+
+
+__all__ = ["MAX_GROUPS", "Envelope", "is_token", "objects", "to_count", "to_integer"]
+
+MAX_GROUPS = 300  # of scopes, of which there are some thirty, or of countries
+MAX_TEXT = 10_000  # characters; a biography has at most a few hundred
+
+
+class Envelope:
+    """An HTTP answer, read as TikTok's envelope: ``code``, ``message``, ``request_id``, ``data``.
+
+    Nearly all failures arrive as HTTP 200 with a ``code`` other than 0, and the code wins over the
+    HTTP status. ``retry_after`` is in seconds; ``secrets`` are those of the request, which no error
+    repeats even where TikTok does.
+    """
+
+    def __init__(
+        self,
+        http_status: int,
+        content: SecretBytes,
+        retry_after: float | None = None,
+        secrets: Sequence[str] = (),
+    ) -> None:
+        self.http_status = http_status
+        self.retry_after = retry_after
+        self._secrets = secrets
+        self._envelope = _json_object(content)
+        data = self._envelope.get("data") if self._envelope is not None else None
+        self.data: dict[str, Any] = data if isinstance(data, dict) else {}
+        # An empty list is what some servers make of an empty object.
+        self.has_foreign_data = data not in (None, []) and not isinstance(data, dict)
+
+    def _told(self, name: str, longest: int) -> str:
+        """A line of text of the envelope, fit for logs, without secrets."""
+        value = (self._envelope or {}).get(name)
+        # More is read than shown, because a secret that is taken out makes it shorter; no more
+        # than that, because an answer can be megabytes of what takes long to search.
+        text = single_line(value[: 4 * longest] if isinstance(value, str) else "")
+        text = without_secrets(text, self._secrets)
+        return _TOKEN_LIKE.sub("<secret>", text)[:longest]
+
+    @property
+    def _request_id(self) -> str:
+        return self._told("request_id", 100)
+
+    def invalid(self, reason: str) -> InvalidResponseError:
+        return InvalidResponseError(
+            f"TikTok's answer cannot be used: {reason}.",
+            request_id=self._request_id,
+            http_status=self.http_status,
+        )
+
+    def error(self, errors: Mapping[int, type[APIError]]) -> APIError | None:
+        """The typed error this answer stands for, or None for success.
+
+        ``errors`` says what codes mean at this endpoint, where that differs.
+        """
+        code = to_integer((self._envelope or {}).get("code"))
+        if code is None:
+            return self._error_without_code()
+        if code in (0, PARTIAL_SUCCESS):
+            return None
+        kind = errors.get(code) or ERRORS.get(code) or error_of_range(code)
+        error = kind(
+            self._told("message", 500) or "TikTok gave no reason.",
+            code=code,
+            request_id=self._request_id,
+            http_status=self.http_status,
+        )
+        if isinstance(error, RateLimitError):
+            error.retry_after = self.retry_after
+        return error
+
+    def _error_without_code(self) -> APIError:
+        """HTTP errors that never reached the API's logic: gateways, wrong paths, proxies."""
+        status = self.http_status
+        if status == 429:
+            limited = RateLimitError("TikTok asks for fewer calls.", http_status=status)
+            limited.retry_after = self.retry_after
+            return limited
+        if status >= 500:
+            return ServerError("TikTok's server failed.", http_status=status)
+        if status in (404, 405):
+            return AppConfigurationError(
+                "There is no such endpoint; check API_BASE_URL.", http_status=status
+            )
+        if self._envelope is None:
+            return self.invalid("it is not a JSON object")
+        return self.invalid("it has no code")
+
+    # Typed access to ``data``
+
+    def token(self, name: str) -> Secret | None:
+        """None when missing or empty; a token with odd characters is no token."""
+        value = self.data.get(name)
+        if value is None or value == "":
+            return None
+        if not is_token(value):
+            del value  # an error report shows the variables of this frame
+            raise self.invalid(f"{name} is not a token")
+        return Secret(value)
+
+    def integer(self, name: str) -> int | None:
+        return to_integer(self.data.get(name))
+
+    def open_id(self) -> str | None:
+        """None when missing or empty; ``creator_id`` is its name in token_info and API v1.2."""
+        for name in ("open_id", "creator_id"):
+            value = self.data.get(name)
+            if isinstance(value, str) and value:
+                if not is_word(value) or len(value) > 255:
+                    raise self.invalid(f"{name} is not an id")
+                return value
+        return None
+
+    def app_id(self) -> str:
+        value = self.data.get("app_id")
+        return str(value) if isinstance(value, str | int) else ""
+
+    def scopes(self) -> list[str] | None:
+        """Sorted: the order of TikTok's list is not stable. None when missing or empty."""
+        value = self.data.get("scope")
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list):
+            return None
+        names = {storable_text(part).strip()[:100] for part in parts[:MAX_GROUPS]} - {""}
+        return sorted(names) or None
+
+    def text(self, name: str) -> str | None:
+        value = self.data.get(name)
+        return storable_text(value)[:MAX_TEXT] if isinstance(value, str) else None
+
+    def boolean(self, name: str) -> bool | None:
+        value = self.data.get(name)
+        return value if isinstance(value, bool) else None
+
+    def count(self, name: str) -> int | None:
+        return to_count(self.data.get(name))
+
+
+def objects(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def to_count(value: Any) -> int | None:
+    number = to_integer(value)
+    return number if number is not None and number >= 0 else None
+
+
+def _json_object(content: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def is_token(value: Any) -> TypeGuard[str]:
+    """Whether ``value`` can be a token: what is not printable ASCII fits in no HTTP header."""
+    return isinstance(value, str) and is_word(value)
+
+
+def is_word(value: str) -> bool:
+    return value != "" and value.isascii() and value.isprintable() and " " not in value
+
+
+def to_integer(value: Any) -> int | None:
+    """An integer that fits a database column, given as a number or as a numeral; else None."""
+    is_numeral = isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,19}\s*", value)
+    if is_numeral or (isinstance(value, float) and value.is_integer()):
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
+        return value
+    return None
+
+
+# The second net: TikTok's tokens begin like this in all its samples.
+_TOKEN_LIKE = re.compile(r"\b(?:act|rft)\.\S{8,}")

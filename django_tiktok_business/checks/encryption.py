@@ -1,0 +1,174 @@
+"""System checks on encryption keys and on the tokens stored under them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from math import log2
+from typing import Any, Final
+
+from django.apps import AppConfig, apps
+from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError, connections, router
+
+from django_tiktok_business.conf import conf
+from django_tiktok_business.encryption import cipher
+from django_tiktok_business.encryption.keys import encryption_secrets
+
+__all__ = ["check_encryption_keys", "check_stored_tokens"]
+
+_SHORTEST_KEY: Final = 32  # characters: 128 bits even if they are random hexadecimal digits
+
+# Bits by `_estimated_bits`. Random text of the shortest length hardly ever lies below 78, be it of
+# digits only; a word of up to 18 letters stays below, however often it is repeated.
+_GUESSABLE_BITS: Final = 72
+_NEW_KEY_HINT: Final = (
+    'Print a new key with: python -c "import secrets; print(secrets.token_urlsafe(48))". '
+    "Put it first in TIKTOK_BUSINESS['ENCRYPTION_KEYS'], and keep {old} after it for as long as "
+    "stored tokens are encrypted with it."
+)
+
+
+def check_encryption_keys(
+    app_configs: Sequence[AppConfig] | None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Warn about encryption keys that are absent, weak, repeated or shared with Django."""
+    keys = conf.usable("ENCRYPTION_KEYS", fallback=None)
+    if keys is None:
+        return []
+    if not keys:
+        return [
+            checks.Warning(
+                "TIKTOK_BUSINESS['ENCRYPTION_KEYS'] is empty, so tokens are encrypted with "
+                "SECRET_KEY: once SECRET_KEY is replaced and its old value has left "
+                "SECRET_KEY_FALLBACKS, no stored token can be read and every account has to be "
+                "connected again.",
+                hint=_NEW_KEY_HINT.format(old="the present SECRET_KEY (and SECRET_KEY_FALLBACKS)"),
+                id="tiktok_business.W004",
+            )
+        ]
+    return [
+        checks.Warning(
+            f"TIKTOK_BUSINESS['ENCRYPTION_KEYS'][{index}] {problem}.",
+            hint="Remove it." if key in keys[:index] else _NEW_KEY_HINT.format(old="this one"),
+            id=message_id,
+        )
+        for index, key in enumerate(keys)
+        for problem, message_id in _key_problems(key, earlier=keys[:index])
+    ]
+
+
+def _key_problems(key: str, *, earlier: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with a key and the id of the warning about it."""
+    if key in earlier:
+        yield "repeats an earlier key", "tiktok_business.W008"
+        return
+    if key in _django_secrets():
+        yield (
+            "is also Django's (SECRET_KEY, SECRET_KEY_FALLBACKS): neither can be replaced alone",
+            "tiktok_business.W007",
+        )
+    if len(key) < _SHORTEST_KEY:
+        yield f"is shorter than {_SHORTEST_KEY} characters", "tiktok_business.W005"
+    elif _estimated_bits(key) < _GUESSABLE_BITS:
+        yield (
+            "is easy to guess: it repeats itself or uses few different characters",
+            "tiktok_business.W006",
+        )
+
+
+def _django_secrets() -> list[object]:
+    try:
+        return [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    except ImproperlyConfigured:  # an empty SECRET_KEY, which Django itself reports
+        return []
+
+
+def _estimated_bits(key: str) -> float:
+    """Estimate the entropy in bits from how often each character occurs.
+
+    Text that only repeats its beginning counts as that beginning. An upper bound: an order such as
+    that of the alphabet is not recognised.
+    """
+    period = next(length for length in range(1, len(key) + 1) if key.startswith(key[length:]))
+    counts = Counter(key[:period]).values()
+    return -sum(count * log2(count / period) for count in counts)
+
+
+SAMPLE_ROWS = 50  # of the oldest and of the newest accounts
+
+
+def check_stored_tokens(
+    app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Warn of stored tokens that cannot be read, or that keep an old key in use."""
+    try:
+        first_key = cipher.key_id(encryption_secrets()[0])
+    except ImproperlyConfigured:  # the checks on the settings say so
+        return []
+    return [message for alias in databases or () for message in _check_database(alias, first_key)]
+
+
+def _check_database(alias: str, first_key: str) -> list[CheckMessage]:
+    model: Any = apps.get_model("tiktok_business", "BusinessAccount")
+    connection = connections[alias]
+    if not router.allow_migrate_model(alias, model):
+        return []
+    # `migrate` runs this before it makes the table.
+    if model._meta.db_table not in connection.introspection.table_names():
+        return []
+    # What the first migration made, for the check to work before later ones are applied.
+    rows = model.objects.using(alias).only(
+        "pk", "app_id", "open_id", "access_token", "refresh_token"
+    )
+    try:
+        sample = {
+            account.pk: account
+            for order in ("pk", "-pk")
+            for account in rows.order_by(order)[:SAMPLE_ROWS]
+        }
+    except DatabaseError as error:
+        return [
+            checks.Warning(
+                f"The tokens in database {alias!r} could not be looked at "
+                f"({type(error).__name__}).",
+                hint="May the database's user read the table of the accounts?",
+                id="tiktok_business.W016",
+            )
+        ]
+    unreadable = [account for account in sample.values() if account.unreadable()]
+    old = [
+        account
+        for account in sample.values()
+        if account not in unreadable
+        and any(ciphertext.key_id != first_key for ciphertext in account.stored().values())
+    ]
+    messages: list[CheckMessage] = []
+    if unreadable:
+        messages.append(
+            checks.Warning(
+                f"{_some(unreadable, sample)} have tokens that no configured key opens, such as "
+                f"{unreadable[0].open_id} in database {alias!r}.",
+                hint="Put the missing key behind the first of ENCRYPTION_KEYS, or have the "
+                "accounts connected again. manage.py rotate_encryption_keys --dry-run lists all "
+                "of them.",
+                id="tiktok_business.W014",
+            )
+        )
+    if old:
+        messages.append(
+            checks.Warning(
+                f"{_some(old, sample)} have tokens under another key than the first of "
+                f"ENCRYPTION_KEYS, in database {alias!r}.",
+                hint="Run manage.py rotate_encryption_keys; then the old keys can be dropped.",
+                id="tiktok_business.W015",
+            )
+        )
+    return messages
+
+
+def _some(accounts: list[Any], sample: dict[int, Any]) -> str:
+    return f"{len(accounts)} of {len(sample)} TikTok Business accounts looked at"

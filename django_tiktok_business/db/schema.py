@@ -1,0 +1,105 @@
+"""Column and index types that mean the same on every database."""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import TYPE_CHECKING, Any
+
+from django.db import models
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+    from django.db.backends.ddl_references import Statement
+
+
+__all__ = [
+    "CaseSensitiveCharField",
+    "NewestFirstIndex",
+    "UpdateOnlyBigIntegerField",
+    "UpdateOnlyCharField",
+    "UpdateOnlyDateTimeField",
+]
+
+if TYPE_CHECKING:
+    _BigIntegerField = models.BigIntegerField[Any, Any]
+    _CharField = models.CharField[Any, Any]
+    _DateTimeField = models.DateTimeField[Any, Any]
+    _Field = models.Field[Any, Any]
+else:  # not subscriptable at run time
+    _BigIntegerField = models.BigIntegerField
+    _CharField = models.CharField
+    _DateTimeField = models.DateTimeField
+    _Field = models.Field
+
+
+class NewestFirstIndex(models.Index):
+    """Descending by its first column, in which NULL comes last, as SQLite has it anyway.
+
+    Django writes NULLS LAST into an index of expressions only, which SQLite and MariaDB refuse.
+    """
+
+    def create_sql(
+        self,
+        model: type[models.Model],
+        schema_editor: BaseDatabaseSchemaEditor,
+        using: str = "",
+        **kwargs: Any,
+    ) -> Statement:
+        index = copy(self)
+        if schema_editor.connection.vendor == "postgresql":
+            (name, order), *others = self.fields_orders
+            index.fields_orders = [(name, f"{order} NULLS LAST"), *others]
+        return super(NewestFirstIndex, index).create_sql(model, schema_editor, using, **kwargs)
+
+    def deconstruct(self) -> Any:
+        _, args, kwargs = super().deconstruct()
+        return "django_tiktok_business.fields.NewestFirstIndex", args, kwargs
+
+
+class CaseSensitiveCharField(_CharField):
+    """Text that is compared byte for byte on every database.
+
+    MySQL's and MariaDB's default collations ignore case (and accents); the others never do.
+    """
+
+    def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
+        parameters = super().db_parameters(connection)
+        if connection.vendor == "mysql":
+            parameters["collation"] = "utf8mb4_bin"
+        return parameters
+
+    def deconstruct(self) -> Any:
+        name, _, args, kwargs = super().deconstruct()
+        return name, "django_tiktok_business.fields.CaseSensitiveCharField", args, kwargs
+
+
+class UpdateOnlyMixin(_Field):
+    """A column that ``save()`` of an existing row leaves alone; only ``update()`` changes it.
+
+    For bookkeeping between workers: an old instance must not write an old claim back. With
+    encrypted values that were assigned, ``once_assigned`` is saved. A plain field to migrations.
+    """
+
+    def __init__(self, *args: Any, once_assigned: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._once_assigned = once_assigned
+
+    def pre_save(self, model_instance: Any, add: bool) -> Any:
+        if add:
+            return super().pre_save(model_instance, add)
+        kept, changed = models.F(self.attname), self._once_assigned
+        return kept if changed is None or not model_instance.has_assigned_values() else changed
+
+    def deconstruct(self) -> Any:
+        name, _, args, kwargs = super().deconstruct()
+        return name, f"django.db.models.{type(self).__mro__[2].__name__}", args, kwargs
+
+
+class UpdateOnlyCharField(UpdateOnlyMixin, _CharField): ...
+
+
+class UpdateOnlyBigIntegerField(UpdateOnlyMixin, _BigIntegerField): ...
+
+
+class UpdateOnlyDateTimeField(UpdateOnlyMixin, _DateTimeField): ...

@@ -1,0 +1,138 @@
+"""Where PostgreSQL, MariaDB/MySQL and SQLite differ: lock time-outs, and what their errors mean."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from django.db import Error, OperationalError, connections, transaction
+
+from django_tiktok_business.exceptions import AccountBusyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+
+__all__ = [
+    "LOCKED",
+    "LOCK_PATIENCE_SECONDS",
+    "describe_error",
+    "is_autocommit",
+    "is_conflict",
+    "lock_errors_as_busy",
+    "lock_timeout",
+    "session_lock_timeout",
+]
+
+LOCK_PATIENCE_SECONDS = 3  # how long a refresh waits for a row that an open transaction has locked
+LOCKED = "An open transaction (perhaps the caller's own) has locked the account."
+
+
+@contextmanager
+def lock_timeout(using: str) -> Iterator[None]:
+    """Let a statement wait for a locked row for no longer than LOCK_PATIENCE_SECONDS.
+
+    By itself PostgreSQL waits without end, and MariaDB for 50 seconds. Changes nothing inside a
+    transaction, and nothing on SQLite.
+    """
+    connection = connections[using]
+    is_plain = is_autocommit(connection)
+    if connection.vendor == "postgresql" and is_plain:
+        # Local to a transaction: a pooler would hand the session to somebody else as it is.
+        with transaction.atomic(using=using):
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_PATIENCE_SECONDS}s'")
+            yield
+    elif connection.vendor == "mysql" and is_plain:
+        with session_lock_timeout(connection):
+            yield
+    else:
+        yield
+
+
+def is_autocommit(connection: BaseDatabaseWrapper) -> bool:
+    return not connection.in_atomic_block and connection.get_autocommit()
+
+
+@contextmanager
+def session_lock_timeout(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    if connection.vendor == "postgresql":
+        begin, end = f"SET lock_timeout = '{LOCK_PATIENCE_SECONDS}s'", "RESET lock_timeout"
+    else:
+        name = "innodb_lock_wait_timeout"
+        begin = f"SET @tiktok_business = @@{name}, SESSION {name} = {LOCK_PATIENCE_SECONDS}"
+        end = f"SET SESSION {name} = @tiktok_business"
+    with connection.cursor() as cursor:
+        cursor.execute(begin)
+    try:
+        yield
+    finally:
+        # Not where the connection is lost, and with it the setting.
+        with suppress(Error), connection.cursor() as cursor:
+            cursor.execute(end)
+
+
+@contextmanager
+def lock_errors_as_busy(using: str) -> Iterator[None]:
+    """Raise `AccountBusyError` where a transaction holds a row that the block needs."""
+    connection = connections[using]
+    connection.ensure_connection()
+    begun_with = connection.connection
+    try:
+        with lock_timeout(using):
+            yield
+    except OperationalError as error:
+        # A connection that is lost means something else; atomic() may have made another since.
+        is_lost = connection.connection is not begun_with or not connection.is_usable()
+        if is_lost or connection.in_atomic_block or not is_conflict(error):
+            raise
+        raise AccountBusyError(LOCKED) from None
+
+
+# What a statement ends with that met somebody else's lock. A full disk or a read-only database is
+# an OperationalError as well, and no matter of waiting for somebody.
+_CONFLICTS = frozenset(
+    {
+        "40001",  # PostgreSQL: serialization_failure
+        "40P01",  # deadlock_detected
+        "55P03",  # lock_not_available, after lock_timeout
+        "57014",  # query_canceled, after a statement_timeout of the project's
+        1020,  # MariaDB: the row has changed since it was read (snapshot isolation)
+        1205,  # MySQL: lock wait time-out
+        1213,  # deadlock
+        "SQLITE_BUSY",
+        "SQLITE_BUSY_SNAPSHOT",
+        "SQLITE_LOCKED",
+    }
+)
+
+
+def is_conflict(error: Error) -> bool:
+    return not _CONFLICTS.isdisjoint(_codes(error))
+
+
+def _codes(error: Error) -> tuple[Any, ...]:
+    """What the driver's own exception, which Django wraps, is called by."""
+    cause = error.__cause__
+    return (
+        getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None),  # psycopg 3 and 2
+        getattr(cause, "sqlite_errorname", None),
+        *(cause.args[:1] if cause is not None else ()),
+    )
+
+
+# What an operator can do something about: PostgreSQL's, MySQL's and SQLite's codes.
+_STATES = {
+    "is read-only": {"25006", 1290, 1792, 1836, "SQLITE_READONLY", "SQLITE_READONLY_DBMOVED"},
+    "is full": {"53100", 28, 1021, 1114, "SQLITE_FULL"},
+}
+
+
+def describe_error(error: Error) -> str:
+    """What is wrong with the database; the text of the error itself may quote a row."""
+    for state, codes in _STATES.items():
+        if not codes.isdisjoint(_codes(error)):
+            return f"The database {state}"
+    return f"The database failed ({type(error).__name__})"

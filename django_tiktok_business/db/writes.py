@@ -1,0 +1,254 @@
+"""Database writes that survive outages and the caller's rollback.
+
+An answer of TikTok is never asked for twice, so it is written down whatever happens to the database
+or to the transaction that happens to be open.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from django.db import (
+    Error,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    connections,
+    transaction,
+)
+
+from django_tiktok_business.exceptions import AccountBusyError, TikTokBusinessError
+
+from .vendors import (
+    LOCK_PATIENCE_SECONDS,
+    LOCKED,
+    is_autocommit,
+    is_conflict,
+    lock_timeout,
+    session_lock_timeout,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
+
+    from django.db.models import Model
+
+
+__all__ = [
+    "PASSING_ERRORS",
+    "SAVE_PATIENCE_SECONDS",
+    "SHORT_PATIENCE_SECONDS",
+    "after_commit",
+    "commit_independently",
+    "is_in_transaction",
+    "retry_while_unavailable",
+    "save_later",
+    "store_answer",
+    "update_row",
+]
+
+logger = logging.getLogger("tiktok_business")
+
+T = TypeVar("T")
+POLL_SECONDS = 0.1  # how often a locked or missing database is tried again, at first
+SAVE_PATIENCE_SECONDS = 60  # how long an answer is kept in memory while the database is away
+SHORT_PATIENCE_SECONDS = 1  # ... once that was in vain, until the database answers again
+
+# What passes when the database is well again. InternalError: of PostgreSQL that is read-only while
+# a standby takes over.
+PASSING_ERRORS = (OperationalError, InterfaceError, InternalError)
+_given_up: set[str] = set()  # databases that were away for too long when last asked
+
+
+def store_answer(
+    write: Callable[[], T], using: str, *, patience_seconds: float = SAVE_PATIENCE_SECONDS
+) -> T:
+    """Write down an answer of TikTok, waiting for the database if it is away for a while."""
+    try:
+        return retry_while_unavailable(write, using, patience_seconds=patience_seconds)
+    except PASSING_ERRORS:
+        logger.critical("An answer of TikTok could not be stored: is the database away?")
+        raise
+
+
+def retry_while_unavailable(
+    work: Callable[[], T], using: str, *, patience_seconds: float = SAVE_PATIENCE_SECONDS
+) -> T:
+    """Do something with the database, again on a new connection while it is away.
+
+    ``work`` may have happened when the connection broke, so it must not mind to happen twice.
+    Inside a transaction there is nothing to wait for: it is broken with its first error.
+    """
+    connection = connections[using]
+    # Not get_autocommit(): it would connect, and the database may be away.
+    is_manual = connection.connection is not None and not connection.autocommit
+    if using in _given_up:  # the next answer need not wait as long, to find out the same
+        patience_seconds = min(patience_seconds, SHORT_PATIENCE_SECONDS)
+    deadline = time.monotonic() + patience_seconds
+    pause = POLL_SECONDS
+    is_new = False
+    while True:
+        try:
+            if is_new:
+                connection.set_autocommit(True)  # the project's settings may have it off
+            done = work()
+        except PASSING_ERRORS:
+            if connection.in_atomic_block or is_manual:
+                raise
+            if time.monotonic() > deadline:
+                if patience_seconds > SHORT_PATIENCE_SECONDS:  # or it was not waited for
+                    _given_up.add(using)
+                raise
+            connection.close()
+            is_new = True
+            time.sleep(pause)
+            pause = min(pause * 2, 5)
+        else:
+            _given_up.discard(using)
+            return done
+
+
+def update_row(
+    model: type[Model], changes: Mapping[str, Any], *, where: Mapping[str, Any], using: str
+) -> int:
+    """``filter(**where).update(**changes)`` with plain values, and with `short_lock_waits`.
+
+    For the one statement that each refresh ends with: the ORM takes longer to put its text together
+    than the database to run it, and on PostgreSQL the bound on lock waits goes into the statement
+    instead of making a transaction of it. Returns the number of rows.
+    """
+    connection = connections[using]
+    quote = connection.ops.quote_name
+
+    def terms(values: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
+        fields: list[Any] = [model._meta.get_field(name) for name in values]
+        prepared = [
+            field.get_db_prep_save(value, connection)
+            for field, value in zip(fields, values.values(), strict=True)
+        ]
+        return [f"{quote(field.column)} = %s" for field in fields], prepared
+
+    set_terms, set_values = terms(changes)
+    where_terms, where_values = terms(where)
+    waits: AbstractContextManager[None] = lock_timeout(using)
+    if connection.vendor == "postgresql" and is_autocommit(connection):
+        # Evaluated once and first; holds until the statement, a transaction by itself, is done.
+        where_terms = ["(SELECT set_config('lock_timeout', %s, true)) IS NOT NULL", *where_terms]
+        where_values = [f"{LOCK_PATIENCE_SECONDS}s", *where_values]
+        waits = nullcontext()
+    sql = (
+        f"UPDATE {quote(model._meta.db_table)} SET {', '.join(set_terms)} "  # noqa: S608 -- names alone
+        f"WHERE {' AND '.join(where_terms)}"
+    )
+    with waits, connection.cursor() as cursor:
+        cursor.execute(sql, [*set_values, *where_values])
+        rows: int = cursor.rowcount
+    return rows
+
+
+def is_in_transaction(using: str) -> bool:
+    """Whether a transaction of the caller could undo what we write.
+
+    The transactions that Django's TestCase wraps around a test are not such: nothing outside the
+    test may see what it writes.
+    """
+    connection = connections[using]
+    if _is_in_test(using):
+        return False
+    if connection.connection is None:  # get_autocommit() would connect, and many may only wait
+        return not connection.settings_dict["AUTOCOMMIT"]
+    return connection.in_atomic_block or not connection.autocommit
+
+
+def _is_in_test(using: str) -> bool:
+    blocks = connections[using].atomic_blocks
+    return any(getattr(block, "_from_testcase", False) for block in blocks)
+
+
+def after_commit(work: Callable[[], object], using: str) -> None:
+    """Do it when what has been written so far is committed.
+
+    Where the caller manages its transactions by hand, nobody can say when that is: it is done now.
+    """
+    connection = connections[using]
+    if connection.in_atomic_block or connection.get_autocommit():
+        transaction.on_commit(work, using=using)
+    else:
+        work()
+
+
+def commit_independently(work: Callable[[], T], using: str, *, patience_seconds: float = 0) -> T:
+    """Run ``work`` so that a rollback of the caller's transaction does not undo its writes.
+
+    Outside a transaction it just runs. Inside one it runs in a thread with a connection of its
+    own; rows that the caller's transaction has locked give `AccountBusyError`. SQLite allows one
+    writer only, which the caller's transaction may already be: there it runs inside, and what it
+    saved is saved once more after a rollback (see `save_later`).
+
+    ``patience_seconds`` is how long a connection is waited for that cannot be had: the caller keeps
+    its own meanwhile, which others may be waiting for.
+    """
+    if not is_in_transaction(using) or connections[using].vendor == "sqlite":
+        return work()
+
+    def on_own_connection() -> T:
+        connection = connections[using]
+        try:
+            # Connects; the project's settings may have it off.
+            retry_while_unavailable(
+                lambda: connection.set_autocommit(True), using, patience_seconds=patience_seconds
+            )
+            # Receivers of signals too may touch what the caller has locked, and it waits for us.
+            with session_lock_timeout(connection):
+                return work()
+        except OperationalError as error:
+            if is_conflict(error):
+                raise AccountBusyError(LOCKED) from None
+            raise
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(on_own_connection).result()
+
+
+def save_later(
+    save: Callable[[], object],
+    using: str,
+    *,
+    patience_seconds: float = 10 * SAVE_PATIENCE_SECONDS,
+) -> None:
+    """Try to save until it succeeds, in a thread that keeps the process from exiting before that.
+
+    For what could not be saved at once, and for what the caller's transaction on SQLite, whose
+    write lock the thread waits for, may still undo. ``save`` is conditional: once the row holds
+    what it writes, or something newer, it matches no row.
+    """
+    if _is_in_test(using):
+        return  # the thread would wait for a transaction that is never committed
+
+    def until_saved() -> None:
+        connection = connections[using]
+        deadline = time.monotonic() + patience_seconds
+        while time.monotonic() < deadline:
+            try:
+                connection.set_autocommit(True)
+                save()
+            except Error:
+                time.sleep(POLL_SECONDS)
+            except TikTokBusinessError as error:
+                logger.critical("A token pair could not be stored: %s", error)
+                return
+            else:
+                return
+            finally:
+                connection.close()
+        logger.critical("A token pair could not be stored: the database stayed locked or away.")
+
+    threading.Thread(target=until_saved, name="tiktok_business save").start()

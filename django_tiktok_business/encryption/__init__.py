@@ -1,0 +1,1 @@
+"""Tokens at rest: encrypted columns, the cipher, its keys and their rotation."""

@@ -1,0 +1,109 @@
+"""Hand out access tokens that work, renewing them when needed."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from django.db import router
+
+from django_tiktok_business.conf import conf
+from django_tiktok_business.db import writes
+from django_tiktok_business.exceptions import ReauthorizationRequired
+from django_tiktok_business.models import BusinessAccount
+from django_tiktok_business.tokens import refresh
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+__all__ = ["database_of", "get_access_token", "refresh_account", "refresh_row"]
+
+ACCESS_TOKEN_LIFETIME_SECONDS = 86400  # "Accounts API - Authorization", 2026-09-02
+
+
+def get_access_token(account: BusinessAccount, *, min_validity_seconds: float | None = None) -> str:
+    """Return an access token that is valid for at least ``min_validity_seconds`` more.
+
+    Default: REFRESH_MARGIN_SECONDS. With a good token in hand this takes no query and no call.
+    Otherwise the account is refreshed, once across all threads and processes: the others wait for
+    the result, and ``account`` is updated in place.
+
+    Raises `ReauthorizationRequired` when only the account holder can help, a `RetryableError` when
+    it may work later, `DecryptionError`, and ValueError for a validity that no token has.
+    """
+    seconds = conf.REFRESH_MARGIN_SECONDS if min_validity_seconds is None else min_validity_seconds
+    if not 0 <= seconds < ACCESS_TOKEN_LIFETIME_SECONDS:
+        raise ValueError(
+            f"min_validity_seconds must be at least 0 and below {ACCESS_TOKEN_LIFETIME_SECONDS}, "
+            "the lifetime of TikTok's access tokens."
+        )
+    # What is in hand decides only when it is good: another worker may have renewed the row since.
+    if account.status == BusinessAccount.Status.ACTIVE:
+        expires_at = account.access_token_expires_at
+        # As is_access_token_valid_for() does, in a third of the time: most calls end here.
+        is_in_time = (
+            expires_at is not None
+            and expires_at.tzinfo is not None
+            and expires_at.timestamp() > time.time() + seconds
+        )
+        token: str = account.access_token if is_in_time else ""
+        if token:
+            return token
+    period = timedelta(seconds=seconds)
+
+    def is_fresh_enough(row: BusinessAccount) -> bool:
+        if row.status == BusinessAccount.Status.REAUTHORIZATION_REQUIRED:
+            raise _needs_reauthorization(row)
+        is_active = row.status == BusinessAccount.Status.ACTIVE
+        return is_active and row.is_access_token_valid_for(period) and bool(row.access_token)
+
+    refresh_row(
+        account, is_fresh_enough=is_fresh_enough, record_success=False
+    )  # somebody waits for the token
+    if account.status != BusinessAccount.Status.ACTIVE:  # by a receiver, or just now
+        raise _needs_reauthorization(account)
+    renewed: str = account.access_token
+    return renewed
+
+
+def refresh_account(account: BusinessAccount) -> BusinessAccount:
+    """Refresh now, or await the refresh that another worker has under way; updates ``account``.
+
+    Works for an account in ``reauthorization_required`` too: when TikTok accepts its refresh token
+    after all, it is active again. Raises as `get_access_token` does.
+    """
+    return refresh_row(account, is_fresh_enough=lambda row: False)
+
+
+def refresh_row(
+    account: BusinessAccount,
+    *,
+    is_fresh_enough: Callable[[BusinessAccount], bool],
+    record_success: bool = True,
+) -> BusinessAccount:
+    using = database_of(account)
+    row = writes.commit_independently(
+        lambda: refresh.refresh_once(
+            account.pk, using, is_fresh_enough=is_fresh_enough, record_success=record_success
+        ),
+        using,
+    )
+    account.copy_credentials(row)
+    return account
+
+
+def _needs_reauthorization(account: BusinessAccount) -> ReauthorizationRequired:
+    if account.status == BusinessAccount.Status.REVOKED:
+        return ReauthorizationRequired("The account is disconnected.")
+    return ReauthorizationRequired(
+        account.last_error_message or "TikTok has rejected the account's tokens.",
+        code=account.last_error_code,
+        request_id=account.last_error_request_id,
+    )
+
+
+def database_of(account: BusinessAccount) -> str:
+    # The one that is written to: a replica may still hold tokens that are gone.
+    return router.db_for_write(BusinessAccount, instance=account)

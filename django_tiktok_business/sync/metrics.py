@@ -1,0 +1,90 @@
+"""Ask TikTok once a day for an account's daily metrics and audience, and keep them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import UTC, date, timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections
+from django.utils import timezone
+
+from django_tiktok_business.api.profile import METRIC_FIELDS, AccountMetrics, BusinessProfile
+from django_tiktok_business.exceptions import PermissionDeniedError
+from django_tiktok_business.models import BusinessAccount, DailyMetrics
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from django_tiktok_business.api.client import Caller
+
+
+__all__ = ["SCOPE", "ask", "is_due", "keep", "store"]
+
+SCOPE = "user.insights"
+LOOK_BACK_DAYS = 60  # the longest that TikTok answers
+
+# TikTok counts a day for up to 48 hours after its end, so the last days are asked for again.
+UNSETTLED_DAYS = 3
+
+
+def is_due(account: BusinessAccount) -> bool:
+    """Whether the figures may be asked for, and have not been on this day in UTC."""
+    synced_at = account.metrics_synced_at
+    return SCOPE in account.granted_scopes and (synced_at is None or _day(synced_at) < _today())
+
+
+def ask(account: BusinessAccount, caller: Caller) -> AccountMetrics:
+    """Ask for the days that are not known for certain. No database.
+
+    Empty when TikTok refuses: then Analytics are off in the account holder's app, or the account is
+    new (observed, see PermissionDeniedError), and tomorrow is soon enough to ask again.
+    """
+    last_day = _today() - timedelta(days=1)
+    first_day = _today() - timedelta(days=LOOK_BACK_DAYS)
+    if account.metrics_synced_at is not None:
+        known = _day(account.metrics_synced_at) - timedelta(days=1 + UNSETTLED_DAYS)
+        first_day = max(first_day, known)
+    fields = [name for name, scope in METRIC_FIELDS.items() if scope in account.granted_scopes]
+    try:
+        return BusinessProfile(caller, account.open_id).metrics(fields, first_day, last_day)
+    except PermissionDeniedError:
+        return AccountMetrics(days={}, audience={})
+
+
+def store(account: BusinessAccount, metrics: AccountMetrics, using: str) -> None:
+    """Write what `ask` has returned; what TikTok left out does not overwrite what is known."""
+    keep(account, metrics.days, using)
+    changes: dict[str, Any] = {"metrics_synced_at": timezone.now()}
+    if metrics.audience:
+        known = account.audience if isinstance(account.audience, dict) else {}
+        changes["audience"] = {**known, **metrics.audience}
+    BusinessAccount.objects.using(using).filter(pk=account.pk).update(**changes)
+    account.set_stored(**changes)
+
+
+def keep(account: BusinessAccount, days: Mapping[date, Mapping[str, Any]], using: str) -> None:
+    """Insert or update the rows of these days; only the columns that are given."""
+    by_columns: dict[frozenset[str], list[DailyMetrics]] = defaultdict(list)
+    for day, figures in days.items():
+        row = DailyMetrics(account_id=account.pk, date=day, **figures)
+        by_columns[frozenset(figures)].append(row)
+    has_target = connections[using].features.supports_update_conflicts_with_target
+    for columns, rows in by_columns.items():
+        DailyMetrics.objects.using(using).bulk_create(
+            rows,
+            update_conflicts=True,
+            update_fields=sorted(columns),
+            unique_fields=["account", "date"] if has_target else None,
+        )
+
+
+def _today() -> date:
+    return _day(timezone.now())
+
+
+def _day(instant: Any) -> date:
+    """The day in UTC, as TikTok counts; a naive time is one of the project's time zone."""
+    aware = instant if timezone.is_aware(instant) else timezone.make_aware(instant)
+    day: date = aware.astimezone(UTC).date()
+    return day

@@ -1,0 +1,1 @@
+"""The token engine: connect, refresh, store, disconnect. Every change of a token happens here."""

@@ -1,0 +1,89 @@
+"""End a connection: revoke at TikTok, then erase the tokens."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import closing
+from typing import Any
+
+from django.db.models import F
+from django.utils import timezone
+
+from django_tiktok_business import events, signals
+from django_tiktok_business.api.factory import client_from_settings
+from django_tiktok_business.api.oauth import OAuth
+from django_tiktok_business.conf import conf
+from django_tiktok_business.db.vendors import lock_errors_as_busy
+from django_tiktok_business.db.writes import store_answer
+from django_tiktok_business.exceptions import (
+    AccountBusyError,
+    AccountGoneError,
+    ReauthorizationRequired,
+    TikTokBusinessError,
+)
+from django_tiktok_business.models import BusinessAccount
+from django_tiktok_business.models.columns import NO_CLAIM, NO_FAILURE
+
+from .claims import reload
+from .storage import failure_changes
+
+__all__ = ["disconnect"]
+
+logger = logging.getLogger("tiktok_business")
+
+
+def disconnect(account: BusinessAccount, using: str) -> TikTokBusinessError | None:
+    """Revoke the grant at TikTok and erase the tokens, also when TikTok cannot be told.
+
+    Returns why TikTok did not confirm (None: it did), updates ``account`` and announces it. Raises
+    `AccountGoneError`, and `AccountBusyError` when the account is connected again meanwhile.
+    """
+    rows = BusinessAccount.objects.using(using)
+    row = rows.filter(pk=account.pk).first()
+    if row is None:
+        raise AccountGoneError("The account is deleted already.")
+    same_grant = rows.filter(pk=row.pk, connected_at=row.connected_at)
+    with lock_errors_as_busy(using):  # to know before TikTok is told
+        same_grant.update(updated_at=timezone.now())
+    error = _revoke(row)
+    changes = _changes(error)
+    if not store_answer(lambda: same_grant.update(**changes), using):
+        raise AccountBusyError("The account has just been connected again.")
+    reload(row, using)
+    account.copy_credentials(row)
+    logger.info("Account %s is disconnected.", account.open_id)
+    kind = events.Kind.DISCONNECTED
+    events.announce(signals.account_disconnected, account, using, kind=kind, error=error)
+    return error
+
+
+def _revoke(row: BusinessAccount) -> TikTokBusinessError | None:
+    if row.app_id != conf.APP_ID:
+        return ReauthorizationRequired(
+            f"The account was connected to app {row.app_id}, not to the configured app."
+        )
+    try:
+        if row.access_token:
+            with closing(client_from_settings()) as client:
+                OAuth(client).revoke(row.access_token)
+    except TikTokBusinessError as error:
+        logger.warning("TikTok did not confirm the end of %s: %s", row.open_id, error)
+        return error
+    return None
+
+
+def _changes(error: TikTokBusinessError | None) -> dict[str, Any]:
+    """The columns that a disconnect changes; a refresh in flight stands down."""
+    changes = failure_changes(error) if error is not None else NO_FAILURE
+    return {
+        **changes,
+        "access_token": "",
+        "refresh_token": "",
+        "access_token_expires_at": None,
+        "refresh_token_expires_at": None,
+        "status": BusinessAccount.Status.REVOKED,
+        **NO_CLAIM,
+        "consecutive_failures": 0,
+        "credentials_version": F("credentials_version") + 1,
+        "updated_at": timezone.now(),
+    }

@@ -1,0 +1,81 @@
+"""Which accounts are due, page by page and the most urgent first, in constant memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import Q
+
+from django_tiktok_business.db import clock
+from django_tiktok_business.db.pages import Pages
+
+if TYPE_CHECKING:
+    from django_tiktok_business.models import BusinessAccountQuerySet
+
+
+__all__ = ["Due"]
+
+LONGEST_RUN = timedelta(days=1)  # which is as long as an access token lives
+PAGE_ROWS = 256  # primary keys and open ids only: what is claimed is read afresh
+_UNKNOWN = Q(access_token_expires_at__isnull=True)
+
+
+@dataclass(frozen=True)
+class Due:
+    """The accounts of ``chosen`` that one run shall refresh.
+
+    Those whose access tokens end ``within`` that time from now, or at an unknown time, and that
+    have not been refreshed since: however long ``within`` is, no account comes twice.
+    """
+
+    chosen: BusinessAccountQuerySet
+    within: timedelta
+    ignores_backoff: bool
+    began_at: datetime
+
+    @classmethod
+    def now(
+        cls, chosen: BusinessAccountQuerySet, within: timedelta, *, ignores_backoff: bool = False
+    ) -> Due:
+        clock.synchronize(chosen.db)
+        return cls(chosen, within, ignores_backoff, clock.instant())
+
+    @property
+    def condition(self) -> Q:
+        """What makes a row due, by its own columns: to be asked again while it is claimed."""
+        return (_UNKNOWN | self._soon) & self._may_be_tried
+
+    @property
+    def _soon(self) -> Q:
+        return Q(access_token_expires_at__lte=self.began_at + self.within)
+
+    @property
+    def _may_be_tried(self) -> Q:
+        active = Q(status="active")
+        untouched = (
+            Q(last_refreshed_at__isnull=True)
+            | Q(last_refreshed_at__lt=self.began_at)
+            # Written by a clock that was wrong: nobody has refreshed it in the future.
+            | Q(last_refreshed_at__gt=self.began_at + LONGEST_RUN)
+        )
+        waited = Q(next_attempt_at__isnull=True) | Q(next_attempt_at__lte=self.began_at)
+        return active & untouched if self.ignores_backoff else active & untouched & waited
+
+    def backing_off(self) -> int:
+        """How many are due and left alone, because they kept failing for passing reasons."""
+        if self.ignores_backoff:
+            return 0
+        later = self.chosen.filter(next_attempt_at__gt=self.began_at)
+        return later.due_for_refresh(self.within).count()
+
+    def pages(self) -> Pages[Any]:
+        """The due rows as ``(pk, open_id, access_token_expires_at)``, the most urgent first."""
+        rows = self.chosen.filter(self._may_be_tried)
+        unknown = rows.filter(_UNKNOWN).order_by("pk")
+        # Apart: "unknown or soon" in one condition would keep the index from being used.
+        known = rows.filter(self._soon).order_by("access_token_expires_at", "pk")
+        columns = ("pk", "open_id", "access_token_expires_at")
+        parts = (part.values_list(*columns, named=True) for part in (unknown, known))
+        return Pages(*parts, size=PAGE_ROWS)

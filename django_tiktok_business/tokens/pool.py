@@ -1,0 +1,119 @@
+"""A pool of threads that call TikTok, shared by token batches and profile syncs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Self
+
+from django_tiktok_business.api import factory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from django_tiktok_business.api.client import TikTokClient
+    from django_tiktok_business.api.rate_limit import RateLimiter
+    from django_tiktok_business.models import BusinessAccount
+
+    _Ask = Callable[[TikTokClient], Any]
+
+__all__ = ["Call", "CallPool"]
+
+
+class Call:
+    """A call that is to be made once, at that time on the monotonic clock."""
+
+    def __init__(self, account: BusinessAccount, at: float, ask: _Ask) -> None:
+        self.account = account
+        self.at = at
+        self.ask = ask
+        self._begun = threading.Lock()
+
+    def begin(self) -> bool:
+        """Whether it is the caller who shall make it."""
+        return self._begun.acquire(blocking=False)
+
+
+class CallPool:
+    """Calls to TikTok in a pool of threads. What a call returns or raises comes out as answer.
+
+    Each call counts as in flight from before it is handed to the pool until its answer is dropped,
+    so that none is forgotten, wherever the thread that reads the answers is interrupted.
+    """
+
+    def __init__(self, concurrency: int, limiter: RateLimiter) -> None:
+        self.concurrency = concurrency
+        self.limiter = limiter
+        # Calls beyond those, which wait for a thread; under a ceiling a turn must not grow old.
+        self.ahead = 0 if limiter.per_minute else concurrency // 2
+        self._open: set[Call] = set()
+        self._answered: deque[tuple[Call, Any]] = deque()
+        self._has_answer = threading.Event()
+        self._pool = ThreadPoolExecutor(max_workers=concurrency)
+        self._of_thread = threading.local()
+        self._clients: list[TikTokClient] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._pool.shutdown()
+        for client in self._clients:
+            client.close()
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._open)
+
+    def submit(self, *calls: Call) -> None:
+        """Have the calls made in other threads."""
+        self._open.update(calls)
+        for call in calls:
+            self._pool.submit(self._make, call)
+
+    def answers(self, within_seconds: float | None) -> Iterator[tuple[BusinessAccount, Any]]:
+        """The answers that are there; waits at most that time for the first, None: for ever.
+
+        The same one comes again until it is dropped.
+        """
+        while self._open:
+            if not self._answered:
+                self._has_answer.clear()
+                # Looked at again: it may have come just before.
+                if not self._answered and not self._has_answer.wait(within_seconds):
+                    return
+            within_seconds = 0
+            call, answer = self._answered[0]
+            yield call.account, answer
+
+    def acknowledge(self) -> None:
+        """The first of the answers needs nobody any more."""
+        self._open.discard(self._answered[0][0])
+        self._answered.popleft()
+
+    def cancel_pending(self) -> None:
+        """Answer None to the calls that no thread has begun, and perhaps none ever will."""
+        for call in list(self._open):
+            if call.begin():
+                self._answered.append((call, None))
+
+    def _make(self, call: Call) -> None:
+        if not call.begin():
+            return
+        try:
+            if (left_seconds := call.at - time.monotonic()) > 0:
+                time.sleep(left_seconds)
+            answer = call.ask(self._client().with_slot())
+        except BaseException as error:  # noqa: BLE001 -- raised where the answers are read
+            answer = error
+        self._answered.append((call, answer))
+        self._has_answer.set()
+
+    def _client(self) -> TikTokClient:
+        if not hasattr(self._of_thread, "client"):
+            self._of_thread.client = factory.client_from_settings(self.limiter)
+            self._clients.append(self._of_thread.client)
+        client: TikTokClient = self._of_thread.client
+        return client
