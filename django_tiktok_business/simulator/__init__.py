@@ -64,7 +64,7 @@ from .consent import ConsentPageError
 from .core import Simulator
 from .faults import FAULTS
 from .settings import Clock
-from .state import StateFileError
+from .state_file import StateFileError
 from .wire import Call
 
 __all__ = ["FAULTS", "Call", "Clock", "ConsentPageError", "Simulator", "StateFileError"]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .core import Simulator
-from .state import StateFileError
+from .state_file import StateFileError
 from .transport import Server, serving
 from .wire import Call, Request, Response
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import html
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
-from urllib.parse import quote
 
-__all__ = ["READY_MADE", "SCOPES", "Account", "avatar_svg", "new_account", "picture_url"]
+__all__ = ["READY_MADE", "SCOPES", "Account", "fingerprint", "new_account"]
 
 # The scopes seen in authorization URLs that TikTok's portal issues (2026-11-22); what the consent
 # page says about each is our wording.
@@ -37,8 +35,6 @@ SCOPES: Mapping[str, str] = {
     "message.list.send": "Send direct messages for you",
     "message.list.manage": "Manage your direct messages",
 }
-
-PICTURE_LIFETIME_SECONDS = 172_800  # INF: the CDN's links are seen to die within days
 
 
 @dataclass(frozen=True)
@@ -80,13 +76,13 @@ class Account:
         return asdict(self)
 
 
-def _fingerprint(text: str) -> str:
+def fingerprint(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def new_account(key: str) -> Account:
     """Return an account for a username that nobody prepared, the same one each time."""
-    number = int(_fingerprint(key)[:8], 16)
+    number = int(fingerprint(key)[:8], 16)
     return Account(
         key=key,
         username=key,
@@ -96,7 +92,7 @@ def new_account(key: str) -> Account:
         following_count=number % 900,
         total_likes=number % 2_000_000,
         videos_count=number % 400,
-        profile_deep_link=f"https://vm.tiktok.com/SIM{_fingerprint(key)[:6]}/",
+        profile_deep_link=f"https://vm.tiktok.com/SIM{fingerprint(key)[:6]}/",
     )
 
 
@@ -174,35 +170,3 @@ READY_MADE: Mapping[str, Account] = {
         ),
     )
 }
-
-
-def picture_url(account: Account, now: float, base_url: str | None) -> str:
-    """Return a profile picture's URL that expires, as TikTok's do (Unix seconds in `x-expires`).
-
-    With `base_url` the simulator itself serves the picture.
-    """
-    if account.profile_image is not None:
-        return account.profile_image
-    # Whole hours, so that asking twice within one gives the same URL.
-    expires_at = int(now) // 3_600 * 3_600 + PICTURE_LIFETIME_SECONDS
-    if base_url is not None:
-        name = quote(account.key, safe="")
-        return f"{base_url.rstrip('/')}/_simulator/avatar/{name}.svg?x-expires={expires_at}"
-    return (
-        f"https://p16-sign-va.tiktokcdn.com/tos-sim-avt-0068/{_fingerprint(account.key)[:12]}"
-        f"~c5_168x168.jpeg?x-expires={expires_at}&x-signature=SIMsig%3D"
-    )
-
-
-def avatar_svg(account: Account) -> str:
-    """Return a square picture: a colour of the account's own and its initials."""
-    hue = int(_fingerprint(account.key)[:4], 16) % 360
-    words = [word for word in account.display_name.split() if word[0].isalnum()]
-    initials = html.escape("".join(word[0] for word in words[:2]).upper() or "?")
-    return (
-        '<svg xmlns="http://www.w3.org/2000/svg" width="168" height="168" viewBox="0 0 168 168">'
-        f'<rect width="168" height="168" fill="hsl({hue}, 55%, 42%)"/>'
-        f'<circle cx="128" cy="34" r="58" fill="hsl({(hue + 40) % 360}, 65%, 58%)"/>'
-        '<text x="84" y="108" font-family="system-ui, sans-serif" font-size="68" '
-        f'font-weight="600" text-anchor="middle" fill="#fff">{initials}</text></svg>'
-    )

@@ -11,11 +11,10 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from .accounts import Account
-from .api import Trace
-from .grants import Book
+from .apps import App
 from .pages import consent_page, error_page
-from .settings import App
-from .wire import Request, Response, page, plain_text, single_values
+from .store import Store
+from .wire import Request, Response, Trace, page, plain_text, single_values
 
 __all__ = [
     "AUTHORIZE_PATHS",
@@ -64,10 +63,8 @@ class Asked:
 class Consent:
     """Shows the page, checks the decision again and issues the code. Not locked."""
 
-    def __init__(self, apps: Mapping[str, App], accounts: Mapping[str, Account], book: Book):
-        self._apps = apps
-        self._accounts = accounts
-        self._book = book
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
     def answer(self, request: Request, now: float, trace: Trace) -> Response:
         """Answer the authorize page (GET) or the decision (POST)."""
@@ -82,13 +79,15 @@ class Consent:
 
     def _show(self, request: Request, now: float, trace: Trace) -> Response:
         asked = self._read(_single(request.pairs))
-        signed_in = self._accounts.get(_signed_in(request))
+        signed_in = self._store.accounts.get(_signed_in(request))
         if signed_in is not None and asked.may_skip_page:
-            grant = self._book.grants.get(self._book.open_id(asked.app.app_id, signed_in.key))
+            grant = self._store.grants.get(
+                self._store.grants.open_id(asked.app.app_id, signed_in.key)
+            )
             if (
                 grant is not None
                 and set(asked.scopes) <= set(grant.scopes)
-                and now < self._book.refresh_expires_at(grant)
+                and now < self._store.grants.refresh_expires_at(grant)
             ):
                 return self._approve(asked, signed_in, asked.scopes, now, trace)
         return page(self._page(asked, signed_in))
@@ -97,7 +96,7 @@ class Consent:
         return consent_page(
             app_id=asked.app.app_id,
             scopes=asked.scopes,
-            accounts=list(self._accounts.values()),
+            accounts=list(self._store.accounts.values()),
             chosen=chosen,
             hidden=asked.parameters,
             action=DECISION_PATH,
@@ -112,7 +111,7 @@ class Consent:
         granted = [value for name, value in pairs if name == "granted"]
         form = _single(pair for pair in pairs if pair[0] != "granted")
         decision = form.pop("decision", "")
-        account = self._accounts.get(form.pop("account", ""))
+        account = self._store.accounts.get(form.pop("account", ""))
         asked = self._read(form)
         if decision == "deny":
             # The value of error_code is not documented; -2 is made up (INF).
@@ -138,8 +137,8 @@ class Consent:
         self, asked: Asked, account: Account, scopes: tuple[str, ...], now: float, trace: Trace
     ) -> Response:
         app_id = asked.app.app_id
-        trace.open_id = self._book.open_id(app_id, account.key)
-        code = self._book.issue_code(app_id, account.key, asked.redirect_uri, scopes, now)
+        trace.open_id = self._store.grants.open_id(app_id, account.key)
+        code = self._store.grants.issue_code(app_id, account.key, asked.redirect_uri, scopes, now)
         return asked.redirect({"code": code, "scopes": ",".join(scopes)})
 
     def _read(self, parameters: Mapping[str, str]) -> Asked:
@@ -150,7 +149,7 @@ class Consent:
         unknown = sorted(set(parameters) - _KNOWN)
         if unknown:
             raise ConsentPageError(f"Unknown parameter: {', '.join(unknown)}.")
-        app = self._apps.get(parameters["client_key"])
+        app = self._store.apps.get(parameters["client_key"])
         if app is None:
             raise ConsentPageError("client_key: there is no such app.")
         if parameters["redirect_uri"] not in app.redirect_uris:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar, get_origin, get_type_hints
 
 from .settings import Settings
 from .wire import RefusedError
 
-__all__ = ["Book", "Grant"]
+__all__ = ["Grant", "GrantStore"]
 
 Record = TypeVar("Record")
 
@@ -58,7 +58,7 @@ class Grant:
     refresh_tokens: list[str] = field(default_factory=list, repr=False)
 
 
-class Book:
+class GrantStore:
     """Every code, grant and token. Not locked: the core serialises all calls.
 
     A token that was killed is forgotten, so that it is refused like one that never existed.
@@ -67,15 +67,21 @@ class Book:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.revision = 0  # grows with each change
-        self.forget_all()
+        self.clear()
 
-    def forget_all(self) -> None:
+    def clear(self) -> None:
         self.revision += 1
         self._serial = 4710
         self._codes: dict[str, Code] = {}
         self._access: dict[str, AccessToken] = {}
         self._refresh: dict[str, RefreshToken] = {}
-        self.grants: dict[str, Grant] = {}
+        self._grants: dict[str, Grant] = {}
+
+    def __iter__(self) -> Iterator[Grant]:
+        return iter(self._grants.values())
+
+    def get(self, open_id: str) -> Grant | None:
+        return self._grants.get(open_id)
 
     @staticmethod
     def open_id(app_id: str, username: str) -> str:
@@ -110,7 +116,7 @@ class Book:
     def open_grant(self, app_id: str, username: str, scopes: Sequence[str], now: float) -> Grant:
         """Start a grant with a fresh year; tokens of an earlier one live on as the modes say."""
         open_id = self.open_id(app_id, username)
-        grant = self.grants.setdefault(open_id, Grant(app_id, open_id, username, []))
+        grant = self._grants.setdefault(open_id, Grant(app_id, open_id, username, []))
         grant.scopes = sorted(scopes)
         expires_at = int(now) + self._settings.refresh_token_lifetime_seconds
         self._replace_refresh_token(grant, expires_at, parent=grant.refresh_token or None)
@@ -120,13 +126,13 @@ class Book:
     def refresh(self, token: str, app_id: str, now: float) -> Grant:
         """Issue another access token, and another refresh token if they rotate."""
         known = self._refresh.get(token)
-        if known is None or self.grants[known.open_id].app_id != app_id:
+        if known is None or self._grants[known.open_id].app_id != app_id:
             raise RefusedError(self._settings.bad_refresh_code, "The refresh token is invalid.")
         if now >= known.expires_at:
             raise RefusedError(
                 self._settings.expired_refresh_code, "The refresh token has expired."
             )
-        grant = self.grants[known.open_id]
+        grant = self._grants[known.open_id]
         if known.parent and self._settings.old_refresh_valid == "until_successor_used":
             self._refresh.pop(known.parent, None)
         grant.refresh_token = token
@@ -142,15 +148,15 @@ class Book:
             raise RefusedError(40105, "Access token is incorrect or has been revoked.")
         if now >= known.expires_at:
             raise RefusedError(self._settings.expired_access_code, "Access token has expired.")
-        return self.grants[known.open_id]
+        return self._grants[known.open_id]
 
     def grant_of_refresh_token(self, token: str) -> Grant | None:
         known = self._refresh.get(token)
-        return self.grants[known.open_id] if known else None
+        return self._grants[known.open_id] if known else None
 
     def revoke(self, open_id: str) -> bool:
         """End the grant with all tokens and unused codes; False when there was none."""
-        grant = self.grants.pop(open_id, None)
+        grant = self._grants.pop(open_id, None)
         if grant is None:
             return False
         self._kill(grant.access_tokens, self._access)
@@ -167,7 +173,7 @@ class Book:
     def refresh_expires_at(self, grant: Grant) -> int:
         return self._refresh[grant.refresh_token].expires_at
 
-    def token_answer(self, grant: Grant, now: float) -> dict[str, Any]:
+    def token_response(self, grant: Grant, now: float) -> dict[str, Any]:
         """Return the `data` of a token or refresh answer; lifetimes in whole seconds."""
         return {
             "access_token": grant.access_token,
@@ -218,7 +224,7 @@ class Book:
             "codes": {text: asdict(code) for text, code in self._codes.items()},
             "access_tokens": {text: asdict(token) for text, token in self._access.items()},
             "refresh_tokens": {text: asdict(token) for text, token in self._refresh.items()},
-            "grants": {open_id: asdict(grant) for open_id, grant in self.grants.items()},
+            "grants": {open_id: asdict(grant) for open_id, grant in self._grants.items()},
         }
 
     def restore(self, stored: Mapping[str, Any], usernames: Container[str]) -> None:
@@ -238,7 +244,7 @@ class Book:
         if not holders <= set(grants):
             raise ValueError("a token names a grant that is not there")
         self._serial = int(serial)
-        self._codes, self._access, self._refresh, self.grants = codes, access, refresh, grants
+        self._codes, self._access, self._refresh, self._grants = codes, access, refresh, grants
 
 
 def _records(kind: type[Record], stored: Mapping[str, Any]) -> dict[str, Record]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from urllib.parse import quote
 
 from .accounts import SCOPES, Account
+from .pictures import picture_path
+from .wire import Response
 
-__all__ = ["STYLE_SHEET", "STYLE_SHEET_PATH", "consent_page", "error_page"]
+__all__ = ["STYLE_SHEET_PATH", "consent_page", "error_page", "style_sheet"]
 
 STYLE_SHEET_PATH = "/_simulator/consent.css"
 
@@ -32,7 +33,7 @@ _FRAME = """<!DOCTYPE html>
 
 _ACCOUNT = """<label class="choice">
 <input type="radio" name="account" value="{key}"{checked}>
-<img src="/_simulator/avatar/{path}.svg" alt="" width="44" height="44">
+<img src="{picture}" alt="" width="44" height="44">
 <span><b>{name}</b><small>@{username} &middot; {facts}</small></span>
 </label>"""
 
@@ -41,7 +42,7 @@ _SCOPE = """<label class="choice">
 <span><b>{meaning}</b><small>{scope}</small></span>
 </label>"""
 
-STYLE_SHEET = """:root { color-scheme: light dark; --ink: #161823; --paper: #fff; --rim: #d0d3dc;
+_STYLE_SHEET = """:root { color-scheme: light dark; --ink: #161823; --paper: #fff; --rim: #d0d3dc;
   --soft: #5a5d6b; --wash: #f4f5f8; --strong: #c81e4a; --alert: #fff1d6; }
 @media (prefers-color-scheme: dark) { :root { --ink: #f1f1f4; --paper: #16171c; --rim: #3c3f4a;
   --soft: #a9adba; --wash: #212329; --strong: #d9305c; --alert: #4a3a12; } }
@@ -73,6 +74,12 @@ button { flex: 1; padding: .7rem; border: 1px solid var(--rim); border-radius: 8
 button.approve { border-color: var(--strong); background: var(--strong); color: #fff; }
 @media (max-width: 36rem) { main { margin: 0; border: 0; border-radius: 0; } }
 """
+
+
+def style_sheet() -> Response:
+    """Return the style sheet of all pages."""
+    headers = {"Content-Type": "text/css; charset=utf-8", "Cache-Control": "no-cache"}
+    return Response(200, headers, _STYLE_SHEET.encode())
 
 
 def _framed(title: str, content: str) -> str:
@@ -130,7 +137,7 @@ def _account(account: Account, checked: bool) -> str:
     facts += ["verified"] if account.is_verified else []
     return _ACCOUNT.format(
         key=escape(account.key),
-        path=quote(account.key, safe=""),
+        picture=picture_path(account),
         checked=" checked" if checked else "",
         name=escape(account.display_name),
         username=escape(account.username),

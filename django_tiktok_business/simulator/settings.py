@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
-from urllib.parse import urlsplit
 
-__all__ = ["STRICT_PROFILE", "App", "Clock", "Settings", "check_redirect_uri"]
+__all__ = ["STRICT_PROFILE", "Clock", "Settings"]
 
 
 class Clock:
@@ -33,16 +32,6 @@ class Clock:
     def set(self, unix_seconds: float) -> None:
         """Set the clock to this time; it keeps running from there."""
         self.offset_seconds = unix_seconds - self._time_source()
-
-
-@dataclass(frozen=True)
-class App:
-    """A developer app as registered in TikTok's portal."""
-
-    app_id: str
-    secret: str = field(repr=False)
-    redirect_uris: tuple[str, ...]
-    scopes: tuple[str, ...]
 
 
 @dataclass
@@ -132,26 +121,3 @@ def _check(name: str, value: Any) -> None:
     else:
         known = ", ".join(entry.name for entry in fields(Settings))
         raise ValueError(f"unknown setting {name!r}; known: {known}")
-
-
-def check_redirect_uri(redirect_uri: str, *, strict: bool = False) -> None:
-    """Raise `ValueError` when TikTok's portal would not register this redirect URL.
-
-    The rules are those of the page "Accounts API - Authorization" (doc id 1738083939371009,
-    2026-11-22). Unless `strict`, plain http and a port are let through for 127.0.0.1 and
-    localhost: without that there is no local development.
-    """
-    parts = urlsplit(redirect_uri)
-    local = not strict and parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost")
-    problems = {
-        "be 10 to 512 characters long": not 10 <= len(redirect_uri) <= 512,
-        "be an absolute https URL": not parts.hostname or not (local or parts.scheme == "https"),
-        "have no port": not local and ":" in parts.netloc.rpartition("@")[2],
-        "have no query parameters": "?" in redirect_uri,
-        "have no fragment": "#" in redirect_uri,
-        "be plain ASCII": not redirect_uri.isascii(),
-        "end with a slash": not redirect_uri.endswith("/"),
-    }
-    wrong = [rule for rule, broken in problems.items() if broken]
-    if wrong:
-        raise ValueError(f"redirect URI {redirect_uri!r} must {', '.join(wrong)}")

@@ -15,6 +15,7 @@ __all__ = [
     "RefusedError",
     "Request",
     "Response",
+    "Trace",
     "envelope",
     "json_object",
     "page",
@@ -74,6 +75,16 @@ class Call:
     at: float
     status: int
     fault: str | None = None
+
+
+@dataclass
+class Trace:
+    """Collects what the log says about a call before its response exists: the account.
+
+    Separate from `Response`, because a fault may replace the response of a processed request.
+    """
+
+    open_id: str | None = None
 
 
 class RefusedError(Exception):

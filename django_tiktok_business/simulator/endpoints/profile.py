@@ -1,8 +1,7 @@
-"""`GET /business/get/`: profile fields by scope, and the daily figures.
+"""`/business/get/`: profile fields by scope, daily metrics and the audience.
 
-What `followers_count` means in a daily figure TikTok's page does not say; here it is the total at
-the end of that day (inferred).
-Fields and types are those of TikTok's published specification of v1.3, 2026-11-22.
+Fields and types are those of TikTok's published specification of v1.3, 2026-11-22. It does not say
+what `followers_count` means in the metrics of a day; here it is the total at the end of the day.
 """
 
 from __future__ import annotations
@@ -14,12 +13,18 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from .accounts import Account
-from .wire import RefusedError
+from django_tiktok_business.simulator.accounts import Account
+from django_tiktok_business.simulator.pictures import picture_url
+from django_tiktok_business.simulator.wire import RefusedError
 
-__all__ = ["ProfileQuery", "profile_answer"]
+from .base import ApiCall, Group, no_permission
 
-# Where the reference page names no scope, the scope's own description decided (INF).
+__all__ = ["endpoints"]
+
+endpoints = Group()
+
+# For fields whose scope the reference page does not name, it is inferred from the descriptions of
+# the scopes.
 _FIELD_SCOPES: Mapping[str, str] = {
     "is_business_account": "user.account.type",
     "display_name": "user.info.basic",
@@ -42,7 +47,7 @@ _AUDIENCE: Mapping[str, tuple[str, Mapping[str, float]]] = {
     "audience_countries": ("country", {"DE": 0.61, "AT": 0.17, "CH": 0.12}),
     "audience_cities": ("city_name", {"Hamburg": 0.21, "Vienna": 0.09, "Bern": 0.07}),
 }
-# Each daily figure with its share of the followers on a good day.
+# Each daily metric, and its value on the best day as a share of the followers.
 _DAILY: Mapping[str, float] = {
     "video_views": 0.7,
     "unique_video_views": 0.5,
@@ -77,19 +82,33 @@ _LOOK_BACK_DAYS = 60
 _FOLLOWERS_FOR_AUDIENCE = 100
 
 
-class ProfileQuery:
-    """The checked parameters: `fields`, and the inclusive UTC days `start` and `end`.
+@endpoints.get("/business/get/")
+def business_get(call: ApiCall) -> Mapping[str, Any]:
+    """Return an account's profile and statistics."""
+    grant = call.grant_of_header()
+    parameters = call.query_parameters("business_id", optional=("fields", "start_date", "end_date"))
+    query = _Query(parameters, call.now)
+    if parameters["business_id"] != grant.open_id:
+        raise no_permission(parameters["business_id"])
+    account = call.store.accounts[grant.username]
+    settings = call.store.settings
+    names = _permitted(query.fields, grant.scopes, settings.missing_scope_code)
+    metrics = [name for name in names if name in _INSIGHTS]
+    if metrics and not account.analytics_enabled:
+        raise no_permission(grant.open_id)
+    picture = picture_url(account, call.now, settings.image_base_url)
+    profile = {**account.as_dict(), "profile_image": picture}
+    return {
+        **{name: profile[name] for name in names if name in _FIELD_SCOPES},
+        **_audience(account, names),
+        **_metrics(query, account, names),
+    }
 
-    Raises `RefusedError` 40002 naming the wrong parameter.
-    """
+
+class _Query:
+    """The checked parameters: `fields`, and the UTC days from `start` to `end`, both included."""
 
     def __init__(self, parameters: Mapping[str, str], now: float) -> None:
-        unknown = sorted(set(parameters) - {"business_id", "fields", "start_date", "end_date"})
-        if unknown:
-            raise RefusedError(40002, f"Unknown parameter(s): {', '.join(unknown)}.")
-        if not parameters.get("business_id"):
-            raise RefusedError(40002, "Missing required field(s): business_id.")
-        self.business_id = parameters["business_id"]
         self.fields = self._fields(parameters.get("fields"))
         self.today = today = datetime.fromtimestamp(now, UTC).date()
         self.start = self._day(parameters, "start_date", today - timedelta(days=7))
@@ -122,68 +141,64 @@ class ProfileQuery:
         if text is None:
             return default
         try:
-            # fromisoformat alone takes other ISO spellings too, 20261122 for one.
+            # On its own, fromisoformat accepts other ISO formats too, such as 20261122.
             return date.fromisoformat(text if re.fullmatch(r"\d{4}-\d\d-\d\d", text) else "")
         except ValueError:
             raise RefusedError(40002, f"{name}: must be a date as YYYY-MM-DD.") from None
 
 
-def profile_answer(
-    query: ProfileQuery,
-    account: Account,
-    scopes: Sequence[str],
-    *,
-    picture: str,
-    missing_scope_code: int,
-) -> dict[str, Any]:
-    """Return the `data` for these fields and scopes.
+def _permitted(
+    fields: Sequence[str], scopes: Sequence[str], missing_scope_code: int
+) -> Sequence[str]:
+    """Return the fields that the scopes cover.
 
-    A field without its scope is left out, or refused with `missing_scope_code` if that is not 0:
-    the documentation does not say which.
+    The documentation does not say what happens to the others: they are left out, or refused with
+    `missing_scope_code` unless it is 0.
     """
-    lacking = [
-        name for name in query.fields if _FIELD_SCOPES.get(name, "user.insights") not in scopes
-    ]
+    lacking = [name for name in fields if _FIELD_SCOPES.get(name, "user.insights") not in scopes]
     if lacking and missing_scope_code:
         raise RefusedError(missing_scope_code, f"No permission for field(s): {', '.join(lacking)}.")
-    names = [name for name in query.fields if name not in lacking]
-    insights = [name for name in names if name in _INSIGHTS]
-    if insights and not account.analytics_enabled:
-        open_id = query.business_id
-        raise RefusedError(40001, f"No permission to operate tiktok creator id: {open_id}")
-    profile = {**account.as_dict(), "profile_image": picture}
-    answer = {name: profile[name] for name in names if name in _FIELD_SCOPES}
-    has_audience = account.followers_count >= _FOLLOWERS_FOR_AUDIENCE
+    return [name for name in fields if name not in lacking]
+
+
+def _has_audience(account: Account) -> bool:
+    return account.followers_count >= _FOLLOWERS_FOR_AUDIENCE
+
+
+def _audience(account: Account, names: Sequence[str]) -> dict[str, Any]:
+    audience = {}
     for name in names:
-        if name in _AUDIENCE and has_audience:
+        if name in _AUDIENCE and _has_audience(account):
             key, shares = _AUDIENCE[name]
-            answer[name] = [{key: item, "percentage": share} for item, share in shares.items()]
+            audience[name] = [{key: item, "percentage": share} for item, share in shares.items()]
+    return audience
+
+
+def _metrics(query: _Query, account: Account, names: Sequence[str]) -> dict[str, Any]:
     daily = [
         name
-        for name in insights
+        for name in names
         if name in _DAILY and (account.is_business_account or name not in _BUSINESS_ACCOUNTS_ONLY)
     ]
-    if _HOURLY in insights and has_audience:
+    if _HOURLY in names and _has_audience(account):
         daily.append(_HOURLY)
-    if daily:
-        # The follower total comes at both levels as soon as there are days at all.
-        daily += ["followers_count"] if "followers_count" in names else []
-        answer["metrics"] = _metrics(query, account, daily)
-    return answer
-
-
-def _metrics(query: ProfileQuery, account: Account, names: Sequence[str]) -> list[dict[str, Any]]:
+    if not daily:
+        return {}
+    # With metrics, TikTok returns the follower total for each day as well as for the profile.
+    daily += ["followers_count"] if "followers_count" in names else []
     first = max(query.start, date.fromisoformat(account.created_on))
     days = [first + timedelta(days=n) for n in range((query.end - first).days + 1)]
-    return [
-        {"date": day.isoformat()}
-        | {name: _figure(account, day, name, (query.today - day).days) for name in names}
-        for day in days
-    ]
+    return {
+        "metrics": [
+            {"date": day.isoformat()}
+            | {name: _metric(account, day, name, (query.today - day).days) for name in daily}
+            for day in days
+        ]
+    }
 
 
-def _figure(account: Account, day: date, name: str, days_ago: int) -> Any:
-    if name == "followers_count":  # it grew by two in a thousand a day
+def _metric(account: Account, day: date, name: str, days_ago: int) -> Any:
+    if name == "followers_count":  # has grown by 0.2 % a day
         return account.followers_count * (1000 - 2 * days_ago) // 1000
     digest = hashlib.sha256(f"{account.key} {day} {name}".encode()).digest()
     if name == _HOURLY:

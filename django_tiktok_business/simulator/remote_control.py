@@ -5,27 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .controls import Controls
 from .faults import NOT_OVER_HTTP
 from .wire import RefusedError, Request, Response, json_object
 
-if TYPE_CHECKING:
-    from .core import Simulator
-
-__all__ = ["CONTROL_PREFIX", "Control"]
+__all__ = ["CONTROL_PREFIX", "RemoteControl"]
 
 CONTROL_PREFIX = "/_simulator/"
 
 
-class Control:
-    """Turns control requests into calls of the simulator's own methods."""
+class RemoteControl:
+    """Calls the methods of `Controls` for requests that arrive over HTTP."""
 
-    def __init__(self, simulator: Simulator) -> None:
-        self._simulator = simulator
+    def __init__(self, controls: Controls) -> None:
+        self._controls = controls
         self._routes: Mapping[tuple[str, str], Callable[[dict[str, Any]], Any]] = {
-            ("GET", "state"): lambda _: simulator.summary(),
-            ("GET", "log"): lambda _: {"calls": [asdict(call) for call in simulator.calls]},
+            ("GET", "state"): lambda _: controls.summary(),
+            ("GET", "log"): lambda _: {"calls": [asdict(call) for call in controls.calls]},
             ("POST", "clock"): self._clock,
             ("POST", "faults"): self._faults,
             ("POST", "settings"): self._settings,
@@ -54,40 +52,40 @@ class Control:
     def _clock(self, document: dict[str, Any]) -> Any:
         match document:
             case {"advance": int() | float() as seconds, **rest} if not rest:
-                self._simulator.move_clock(advance_seconds=seconds)
+                self._controls.move_clock(advance_seconds=seconds)
             case {"set": int() | float() as unix_seconds, **rest} if not rest:
-                self._simulator.move_clock(set_to=unix_seconds)
+                self._controls.move_clock(set_to=unix_seconds)
             case _:
                 raise ValueError('send {"advance": seconds} or {"set": unix_seconds}')
-        return {"now": self._simulator.clock.now()}
+        return {"now": self._controls.clock.now()}
 
     def _faults(self, document: dict[str, Any]) -> Any:
         if document == {"clear": True}:
-            self._simulator.clear_faults()
+            self._controls.clear_faults()
         elif "random" in document:
             random = dict(document["random"])
             faults = [item if isinstance(item, str) else tuple(item) for item in random["faults"]]
             for item in faults:
                 _check_possible(item if isinstance(item, str) else item[0])
-            self._simulator.fail_randomly(**{**random, "faults": faults})
+            self._controls.fail_randomly(**{**random, "faults": faults})
         else:
             _check_possible(document.get("fault"))
-            self._simulator.fail_next(**document)
-        return {"pending": self._simulator.summary()["pending_faults"]}
+            self._controls.fail_next(**document)
+        return {"pending": self._controls.summary()["pending_faults"]}
 
     def _settings(self, document: dict[str, Any]) -> Any:
-        self._simulator.configure(**document)
-        return {"settings": self._simulator.summary()["settings"]}
+        self._controls.configure(**document)
+        return {"settings": self._controls.summary()["settings"]}
 
     def _revoke(self, document: dict[str, Any]) -> Any:
         if set(document) != {"open_id"}:
             raise ValueError('send {"open_id": "..."}')
-        return {"revoked": self._simulator.revoke_grant(document["open_id"])}
+        return {"revoked": self._controls.revoke_grant(document["open_id"])}
 
     def _reset(self, document: dict[str, Any]) -> Any:
         if document:
             raise ValueError("send {}")
-        self._simulator.reset()
+        self._controls.reset()
         return {"reset": True}
 
 
