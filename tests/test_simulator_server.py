@@ -305,10 +305,18 @@ def test_settings_revoke_and_reset_by_remote_control(simulator: Simulator, addre
         ("clock", {"advance": -1e12}, "the time must be Unix seconds below"),
         ("faults", {}, "needs ['code']"),
         ("faults", {"fault": "earthquake"}, "unknown fault"),
-        ("faults", {"fault": "dns_failure"}, "a server that answers cannot act out"),
-        ("faults", {"fault": "connection_refused"}, "a server that answers cannot act out"),
-        ("faults", {"random": {"rate": 1, "faults": ["tls_failure"]}}, "cannot act out"),
-        ("faults", {"random": {"rate": 1, "faults": [["tls_failure", {}]]}}, "cannot act out"),
+        ("faults", {"fault": "dns_failure"}, "cannot be simulated over HTTP"),
+        ("faults", {"fault": "connection_refused"}, "cannot be simulated over HTTP"),
+        (
+            "faults",
+            {"random": {"rate": 1, "faults": ["tls_failure"]}},
+            "cannot be simulated over HTTP",
+        ),
+        (
+            "faults",
+            {"random": {"rate": 1, "faults": [["tls_failure", {}]]}},
+            "cannot be simulated over HTTP",
+        ),
         ("faults", {"random": {"rate": 1}}, "KeyError: 'faults'"),
         ("faults", {"random": {"rate": 1, "faults": [7]}}, "TypeError"),
         ("faults", {"random": {"rate": 1, "faults": ["html"], "speed": 1}}, "speed"),
@@ -575,7 +583,7 @@ def wait_until_ready(base_url: str) -> Any:
     ("arguments", "message"),
     [
         (["--strict-redirects"], "must be an absolute https URL, have no port"),
-        (["--latency", "-1"], "latency_seconds must be a number from 0"),
+        (["--latency", "-1"], "latency_seconds must be a number of at least 0"),
         (["--redirect-uri", "https://h.example/callback"], "end with a slash"),
     ],
 )

@@ -1,6 +1,6 @@
 """Run the simulator over HTTP: ``python -m django_tiktok_business.simulator --port 8420``.
 
-Exit status: 0 after SIGTERM or Ctrl-C, 2 when it cannot start.
+Exits with status 0 after SIGTERM or Ctrl-C, with 2 if it cannot start.
 """
 
 from __future__ import annotations
@@ -48,23 +48,25 @@ def _port(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m django_tiktok_business.simulator",
-        description="A stateful TikTok Accounts API on 127.0.0.1.",
+        description="Simulate TikTok's Accounts API on 127.0.0.1.",
     )
-    parser.add_argument("--port", type=_port, default=8420, help="0 takes any free one (8420)")
+    parser.add_argument(
+        "--port", type=_port, default=8420, help="0 picks a free one (default: 8420)"
+    )
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="tokens rotate and old ones die at once; too many calls are punished for 5 minutes",
+        help="rotate tokens and kill old ones at once; block for 5 minutes after too many calls",
     )
     parser.add_argument(
-        "--rotate", choices=("always", "never"), help="does a refresh change the refresh token"
+        "--rotate", choices=("always", "never"), help="whether a refresh issues a new refresh token"
     )
     parser.add_argument(
         "--latency",
         type=float,
         default=0.0,
         metavar="SECONDS",
-        help="each API answer comes this much later",
+        help="delay each API response",
     )
     parser.add_argument(
         "--state", type=Path, metavar="FILE", help="keep accounts and tokens in this JSON file"
@@ -72,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-save",
         action="store_true",
-        help="read the state file and do not write it: for load tests with many accounts",
+        help="only read the state file: for load tests with many accounts",
     )
     parser.add_argument("--app-id", default="7000000000000000001")
     parser.add_argument("--app-secret", default="simulator-app-secret-not-real")
@@ -80,25 +82,25 @@ def _parser() -> argparse.ArgumentParser:
         "--redirect-uri",
         action="append",
         metavar="URL",
-        help=f"a registered redirect URL, may be repeated ({', '.join(_REDIRECT_URIS)})",
+        help=f"register this redirect URL; can be repeated (default: {', '.join(_REDIRECT_URIS)})",
     )
     parser.add_argument(
         "--strict-redirects",
         action="store_true",
-        help="refuse what TikTok refuses, http and ports on this machine too",
+        help="follow TikTok's redirect URL rules for this machine too: no http, no port",
     )
     parser.add_argument(
         "--rate-limits",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="40 calls a minute for an account and endpoint, 600 for the app (on)",
+        help="40 calls a minute per account and endpoint, 600 per app (default: on)",
     )
     parser.add_argument(
         "--local-images",
         action="store_true",
-        help="serve the profile pictures from here instead of naming TikTok's CDN",
+        help="serve profile pictures here instead of linking to TikTok's CDN",
     )
-    parser.add_argument("--quiet", action="store_true", help="do not log the calls on stderr")
+    parser.add_argument("--quiet", action="store_true", help="do not log calls to stderr")
     return parser
 
 
@@ -114,7 +116,7 @@ def _failed(reason: object) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit status. Call it from the main thread."""
+    """Serve until SIGTERM or SIGINT and return the exit status. Call it from the main thread."""
     options = _parser().parse_args(argv)
     redirect_uris = options.redirect_uri or _REDIRECT_URIS
     settings = {"rotate": options.rotate} if options.rotate else {}
@@ -122,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def handle(request: Request) -> Response:
         return simulator.handle(request)
 
-    # First the port, then the simulator: the picture URLs name the port.
+    # Bind the port before creating the simulator: the picture URLs contain it.
     try:
         server = Server(options.port, handle)
     except OSError as error:

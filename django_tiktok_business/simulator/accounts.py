@@ -1,4 +1,4 @@
-"""The people who live in the simulator: ready-made TikTok accounts, their pictures and scopes."""
+"""Ready-made TikTok accounts, and the scopes they can grant."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 __all__ = ["READY_MADE", "SCOPES", "Account", "fingerprint", "new_account"]
 
-# The scopes seen in authorization URLs that TikTok's portal issues (2026-11-22); what the consent
-# page says about each is our wording.
+# The scopes in authorization URLs that TikTok's portal issues (2026-11-22). The descriptions on the
+# consent page are our own wording.
 SCOPES: Mapping[str, str] = {
     "user.info.basic": "Read your display name and profile picture",
     "user.info.username": "Read your username",
@@ -39,11 +39,11 @@ SCOPES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Account:
-    """One TikTok account. `key` is how the simulator finds it; `username` is what TikTok reports.
+    """A TikTok account. The simulator finds it by `key`; `username` is what TikTok returns.
 
-    `created_on` is an ISO date: statistics begin there. With `analytics_enabled` off, asking for
-    statistics is refused, as TikTok does until the owner switches them on in the mobile app.
-    `profile_image` None means a generated picture.
+    `created_on` is the ISO date of the first statistics. With `analytics_enabled` off, statistics
+    are refused, as TikTok does until the owner turns them on in the mobile app. `profile_image`
+    None stands for a generated picture.
     """
 
     key: str
@@ -62,7 +62,7 @@ class Account:
     analytics_enabled: bool = True
 
     def changed(self, changes: Mapping[str, Any]) -> Account:
-        """Return a copy with other profile fields; raises `ValueError` on an unknown or odd one."""
+        """Return a copy with other profile fields; raise `ValueError` on an invalid one."""
         known = {entry.name for entry in fields(self)} - {"key"}
         for name, value in changes.items():
             if name not in known:
@@ -81,7 +81,7 @@ def fingerprint(text: str) -> str:
 
 
 def new_account(key: str) -> Account:
-    """Return an account for a username that nobody prepared, the same one each time."""
+    """Return an account for an unknown username, derived from it alone."""
     number = int(fingerprint(key)[:8], 16)
     return Account(
         key=key,
@@ -117,7 +117,7 @@ READY_MADE: Mapping[str, Account] = {
             is_verified=True,
             followers_count=152_300_411,
             following_count=12,
-            total_likes=9_876_543_210,  # does not fit 32 bits
+            total_likes=9_876_543_210,  # does not fit in 32 bits
             videos_count=8_204,
             profile_deep_link="https://vm.tiktok.com/SIMgal456/",
             created_on="2018-09-04",
@@ -139,7 +139,7 @@ READY_MADE: Mapping[str, Account] = {
             display_name="Lena",
             bio_description="Sketchbook diary. Not a business, just pencils.",
             is_business_account=False,
-            followers_count=86,  # below the 100 that audience figures need
+            followers_count=86,  # below the 100 that audience data requires
             following_count=140,
             total_likes=912,
             videos_count=0,

@@ -1,4 +1,4 @@
-"""The browser leg: what the authorize page accepts, and where each decision leads.
+"""The authorization page: validates the request, asks for consent and redirects with a code.
 
 "Accounts API - Authorization" (doc id 1738083939371009), 2026-11-22.
 """
@@ -24,7 +24,7 @@ __all__ = [
     "signed_in_cookie",
 ]
 
-# The portal prints the URL without the slash, clients in production use both.
+# The portal shows the URL without the slash; clients in production use both.
 AUTHORIZE_PATHS = ("/v2/auth/authorize", "/v2/auth/authorize/")
 DECISION_PATH = "/_simulator/consent"
 _COOKIE = "simulator_account"
@@ -33,7 +33,7 @@ _KNOWN = {*_NEEDED, "state", "disable_auto_auth"}
 
 
 class ConsentPageError(Exception):
-    """TikTok shows an error page instead of the consent page; `page_text` is what it says."""
+    """TikTok shows an error page, with `page_text`, instead of the consent page."""
 
     def __init__(self, page_text: str) -> None:
         super().__init__(page_text)
@@ -41,8 +41,8 @@ class ConsentPageError(Exception):
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A valid authorization request."""
+class AuthorizationRequest:
+    """A valid authorization request (RFC 6749, section 4.1.1), with the app that makes it."""
 
     app: App
     redirect_uri: str
@@ -61,7 +61,7 @@ class Asked:
 
 
 class Consent:
-    """Shows the page, checks the decision again and issues the code. Not locked."""
+    """Shows the page and issues the code. Call it inside `Store.changing`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -92,7 +92,7 @@ class Consent:
                 return self._approve(asked, signed_in, asked.scopes, now, trace)
         return page(self._page(asked, signed_in))
 
-    def _page(self, asked: Asked, chosen: Account | None, notice: str = "") -> str:
+    def _page(self, asked: AuthorizationRequest, chosen: Account | None, notice: str = "") -> str:
         return consent_page(
             app_id=asked.app.app_id,
             scopes=asked.scopes,
@@ -114,7 +114,7 @@ class Consent:
         account = self._store.accounts.get(form.pop("account", ""))
         asked = self._read(form)
         if decision == "deny":
-            # The value of error_code is not documented; -2 is made up (INF).
+            # The value of error_code is not documented; -2 is made up.
             return asked.redirect(
                 {
                     "error": "access_denied",
@@ -134,15 +134,20 @@ class Consent:
         return response
 
     def _approve(
-        self, asked: Asked, account: Account, scopes: tuple[str, ...], now: float, trace: Trace
+        self,
+        asked: AuthorizationRequest,
+        account: Account,
+        scopes: tuple[str, ...],
+        now: float,
+        trace: Trace,
     ) -> Response:
         app_id = asked.app.app_id
         trace.open_id = self._store.grants.open_id(app_id, account.key)
         code = self._store.grants.issue_code(app_id, account.key, asked.redirect_uri, scopes, now)
         return asked.redirect({"code": code, "scopes": ",".join(scopes)})
 
-    def _read(self, parameters: Mapping[str, str]) -> Asked:
-        """Return the checked parameters; raises `ConsentPageError`, never redirects on an error."""
+    def _read(self, parameters: Mapping[str, str]) -> AuthorizationRequest:
+        """Validate the parameters; an error raises `ConsentPageError` and never redirects."""
         missing = [name for name in _NEEDED if not parameters.get(name)]
         if missing:
             raise ConsentPageError(f"Missing parameter: {', '.join(missing)}.")
@@ -162,7 +167,7 @@ class Consent:
         refused = [scope for scope in scopes if scope not in app.scopes]
         if refused:
             raise ConsentPageError(f"scope: the app is not approved for {', '.join(refused)}.")
-        return Asked(app, parameters["redirect_uri"], scopes, parameters)
+        return AuthorizationRequest(app, parameters["redirect_uri"], scopes, parameters)
 
 
 def _single(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

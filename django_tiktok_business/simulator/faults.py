@@ -1,4 +1,4 @@
-"""Injected faults: what can be asked for by name, and what each does to an answer."""
+"""Injected faults: their names and details, and what each does to the response."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["FAULTS", "NOT_OVER_HTTP", "Fault", "Faults"]
 
 DEFAULT_HOLD_SECONDS = 30.0
 
-# Each fault with the details it takes. Those of the second table let the request be processed
-# first: the answer is then lost or altered, while tokens may already have rotated.
+# Each fault with the details it takes. With a fault of the second table the request is processed
+# first: the response is lost or altered when tokens may already have rotated.
 _REPLACING: Mapping[str, tuple[str, ...]] = {
     "code": ("code", "message", "http_status", "processed"),
     "http_status": ("http_status", "body", "code", "message", "retry_after", "processed"),
@@ -57,7 +57,7 @@ _LEGACY_NAMES = {
 _HTML = b"<!DOCTYPE html><html><head><title>TikTok</title></head><body><h1>%s</h1></body></html>"
 
 FAULTS: tuple[str, ...] = (*_REPLACING, *_ALTERING)
-# A server that answers at all cannot act these out.
+# A server that accepts a connection cannot simulate these.
 NOT_OVER_HTTP: tuple[str, ...] = ("connection_refused", "dns_failure", "tls_failure")
 _BREAKAGES = ("timeout_before", "timeout_after", "reset_after", "cut_off", *NOT_OVER_HTTP)
 
@@ -85,7 +85,7 @@ def _fits(name: str, value: Any) -> bool:
 
 @dataclass
 class Fault:
-    """One fault that waits for its request. `times` None means until cleared."""
+    """A fault for the next matching requests; with `times` None it lasts until cleared."""
 
     name: str
     path: str | None = None
@@ -108,18 +108,18 @@ class Fault:
         if not isinstance(self.path, str | None):
             raise ValueError(f"path must be the end of a path, or None, not {self.path!r}")
         if self.times is not None and (type(self.times) is not int or self.times < 1):
-            raise ValueError(f"times must be a number from 1, or None, not {self.times!r}")
+            raise ValueError(f"times must be an integer of at least 1, or None, not {self.times!r}")
 
     @property
     def processed(self) -> bool:
-        """Whether the simulator does what the request asks before the answer goes wrong."""
+        """Whether the request is processed before its response goes wrong."""
         return self.name in _ALTERING or bool(self.details.get("processed"))
 
     def matches(self, path: str, is_api: bool) -> bool:
         return is_api if self.path is None else path.endswith(self.path)
 
     def answer(self, process: Callable[[], Response], now: float) -> Response:
-        """Return what the client gets; `process` is called if the request is obeyed at all."""
+        """Return the faulty response; call `process` only if the request is to be processed."""
         genuine = process() if self.processed else None
         if genuine is not None and self.name in _ALTERING:
             return self._altered(genuine)
@@ -207,18 +207,18 @@ def _with_retry_after(response: Response, retry_after: Any) -> Response:
 
 
 class Faults:
-    """The faults that wait, oldest first, and the random ones."""
+    """The pending faults, oldest first, and the random ones."""
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        self._waiting: list[Fault] = []
+        self._pending: list[Fault] = []
         self._draw: Callable[[], Fault | None] = lambda: None
         self._random_path: str | None = None
 
     def add(self, fault: Fault) -> None:
-        self._waiting.append(fault)
+        self._pending.append(fault)
 
     def add_random(
         self,
@@ -227,7 +227,7 @@ class Faults:
         seed: int | None,
         path: str | None,
     ) -> None:
-        """Let each matching request fail with this probability (0..1), the same way per seed."""
+        """Make matching requests fail with this probability (0 to 1), reproducibly for a seed."""
         choices = [
             Fault(item, path) if isinstance(item, str) else Fault(item[0], path, 1, item[1])
             for item in faults
@@ -239,20 +239,20 @@ class Faults:
         self._random_path = path
 
     def take(self, path: str, is_api: bool) -> Fault | None:
-        """Return the fault for this request, if any, and use it up."""
-        for fault in self._waiting:
+        """Return the fault for this request, if any, and count it as used."""
+        for fault in self._pending:
             if fault.matches(path, is_api):
                 if fault.times is not None:
                     fault.times -= 1
                     if not fault.times:
-                        self._waiting.remove(fault)
+                        self._pending.remove(fault)
                 return fault
         matches = is_api if self._random_path is None else path.endswith(self._random_path)
         return self._draw() if matches else None
 
     def pending(self) -> list[dict[str, Any]]:
-        """Return what still waits, without the random ones."""
+        """Return the pending faults, without the random ones."""
         return [
             {"fault": fault.name, "path": fault.path, "times": fault.times}
-            for fault in self._waiting
+            for fault in self._pending
         ]

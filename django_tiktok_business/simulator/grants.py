@@ -1,4 +1,4 @@
-"""Codes, grants and tokens: what is alive, what replaces what, and when it ends."""
+"""Authorization codes, grants and tokens: issue, replace, expire and revoke them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Record = TypeVar("Record")
 
 @dataclass
 class Code:
-    """An authorization code: bound to app, redirect URI and user; all times in Unix seconds."""
+    """An authorization code, bound to app, redirect URI and user. Times are Unix seconds."""
 
     app_id: str
     username: str
@@ -37,7 +37,7 @@ class AccessToken:
 
 @dataclass
 class RefreshToken:
-    """`expires_at` is a year after the consent; `parent` was rotated into this token."""
+    """A refresh token. `expires_at` is a year after the consent; it replaced `parent`."""
 
     open_id: str
     expires_at: int
@@ -46,7 +46,7 @@ class RefreshToken:
 
 @dataclass
 class Grant:
-    """What one account allows one app, with every token that is still known."""
+    """What one account allows one app, with all tokens that are still accepted."""
 
     app_id: str
     open_id: str
@@ -59,14 +59,14 @@ class Grant:
 
 
 class GrantStore:
-    """Every code, grant and token. Not locked: the core serialises all calls.
+    """All codes, grants and tokens. Not thread-safe: call it inside `Store.changing`.
 
-    A token that was killed is forgotten, so that it is refused like one that never existed.
+    A revoked token is deleted, and so refused like one that never existed.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.revision = 0  # grows with each change
+        self.revision = 0  # increases with each change
         self.clear()
 
     def clear(self) -> None:
@@ -85,14 +85,14 @@ class GrantStore:
 
     @staticmethod
     def open_id(app_id: str, username: str) -> str:
-        """Return the account's id for this app: another app sees another id."""
+        """Return the account's id for this app; every app gets a different one."""
         digest = hashlib.sha256(f"{app_id}\n{username}".encode()).digest()
         return "_000SIM" + base64.urlsafe_b64encode(digest).decode()[:29]
 
     def issue_code(
         self, app_id: str, username: str, redirect_uri: str, scopes: Sequence[str], now: float
     ) -> str:
-        """Return a code that needs percent-encoding in a URL, as TikTok's do."""
+        """Return a new code. Like TikTok's, it needs percent-encoding in a URL."""
         self._serial += 1
         text = f"SIMcode_{secrets.token_urlsafe(24)}*0!{self._serial}.e1"
         expires_at = int(now) + self._settings.code_lifetime_seconds
@@ -101,7 +101,7 @@ class GrantStore:
         return text
 
     def exchange(self, text: str, app_id: str, redirect_uri: str, now: float) -> Grant:
-        """Turn a code into a grant, once; a refused attempt does not use the code up."""
+        """Exchange a code for a grant, once; a refused attempt does not consume the code."""
         code = self._codes.get(text)
         if code is None or code.used or code.app_id != app_id or now >= code.expires_at:
             raise RefusedError(self._settings.bad_code_code, "Authorization code is expired.")
@@ -114,7 +114,7 @@ class GrantStore:
         return self.open_grant(app_id, code.username, code.scopes, now)
 
     def open_grant(self, app_id: str, username: str, scopes: Sequence[str], now: float) -> Grant:
-        """Start a grant with a fresh year; tokens of an earlier one live on as the modes say."""
+        """Open or renew a grant for a year; `Settings` decides if earlier tokens stay valid."""
         open_id = self.open_id(app_id, username)
         grant = self._grants.setdefault(open_id, Grant(app_id, open_id, username, []))
         grant.scopes = sorted(scopes)
@@ -124,7 +124,7 @@ class GrantStore:
         return grant
 
     def refresh(self, token: str, app_id: str, now: float) -> Grant:
-        """Issue another access token, and another refresh token if they rotate."""
+        """Issue a new access token, and a new refresh token if the settings rotate it."""
         known = self._refresh.get(token)
         if known is None or self._grants[known.open_id].app_id != app_id:
             raise RefusedError(self._settings.bad_refresh_code, "The refresh token is invalid.")
@@ -142,7 +142,7 @@ class GrantStore:
         return grant
 
     def grant_of_access_token(self, token: str, now: float) -> Grant:
-        """Return the grant behind a live access token."""
+        """Return the grant of a valid access token."""
         known = self._access.get(token)
         if known is None:
             raise RefusedError(40105, "Access token is incorrect or has been revoked.")
@@ -155,12 +155,12 @@ class GrantStore:
         return self._grants[known.open_id] if known else None
 
     def revoke(self, open_id: str) -> bool:
-        """End the grant with all tokens and unused codes; False when there was none."""
+        """End the grant with all its tokens and codes; False if there is none."""
         grant = self._grants.pop(open_id, None)
         if grant is None:
             return False
-        self._kill(grant.access_tokens, self._access)
-        self._kill(grant.refresh_tokens, self._refresh)
+        self._delete(grant.access_tokens, self._access)
+        self._delete(grant.refresh_tokens, self._refresh)
         for text, code in list(self._codes.items()):
             if (code.app_id, code.username) == (grant.app_id, grant.username):
                 del self._codes[text]
@@ -174,7 +174,7 @@ class GrantStore:
         return self._refresh[grant.refresh_token].expires_at
 
     def token_response(self, grant: Grant, now: float) -> dict[str, Any]:
-        """Return the `data` of a token or refresh answer; lifetimes in whole seconds."""
+        """Return the `data` of a token or refresh response; lifetimes are in seconds."""
         return {
             "access_token": grant.access_token,
             "token_type": "Bearer",
@@ -186,14 +186,14 @@ class GrantStore:
         }
 
     def scope_text(self, grant: Grant) -> str:
-        """Return the scopes in an order that changes from answer to answer, as TikTok's does."""
+        """Return the scopes in a different order each time, as TikTok does."""
         self._serial += 1
         turn = self._serial % len(grant.scopes)
         return ",".join(grant.scopes[turn:] + grant.scopes[:turn])
 
     def _replace_access_token(self, grant: Grant, now: float) -> None:
         if self._settings.old_access_valid == "no":
-            self._kill(grant.access_tokens, self._access)
+            self._delete(grant.access_tokens, self._access)
         grant.access_token = self._token("act")
         expires_at = int(now) + self._settings.access_token_lifetime_seconds
         self._access[grant.access_token] = AccessToken(grant.open_id, expires_at)
@@ -202,13 +202,13 @@ class GrantStore:
 
     def _replace_refresh_token(self, grant: Grant, expires_at: int, parent: str | None) -> None:
         if self._settings.old_refresh_valid == "no":
-            self._kill(grant.refresh_tokens, self._refresh)
+            self._delete(grant.refresh_tokens, self._refresh)
         grant.refresh_token = self._token("rft")
         self._refresh[grant.refresh_token] = RefreshToken(grant.open_id, expires_at, parent)
         grant.refresh_tokens.append(grant.refresh_token)
 
     @staticmethod
-    def _kill(tokens: list[str], known: dict[str, Any]) -> None:
+    def _delete(tokens: list[str], known: dict[str, Any]) -> None:
         for token in tokens:
             known.pop(token, None)
         tokens.clear()
@@ -218,7 +218,7 @@ class GrantStore:
         return f"{prefix}.SIM{secrets.token_urlsafe(36)}!{self._serial}.e1"
 
     def snapshot(self) -> dict[str, Any]:
-        """Return everything as JSON values; holds live tokens."""
+        """Return everything as JSON values, including live tokens."""
         return {
             "serial": self._serial,
             "codes": {text: asdict(code) for text, code in self._codes.items()},
@@ -228,7 +228,7 @@ class GrantStore:
         }
 
     def restore(self, stored: Mapping[str, Any], usernames: Container[str]) -> None:
-        """Take over a snapshot; raises `ValueError`, `TypeError` or `KeyError` on a wrong shape."""
+        """Load a snapshot; raise `ValueError`, `TypeError` or `KeyError` if it is invalid."""
         serial = stored["serial"]
         codes = _records(Code, stored["codes"])
         access = _records(AccessToken, stored["access_tokens"])
@@ -236,25 +236,25 @@ class GrantStore:
         grants = _records(Grant, stored["grants"])
         for grant in grants.values():
             if grant.access_token not in access or grant.refresh_token not in refresh:
-                raise ValueError("a grant names a token that is not there")
+                raise ValueError("a grant refers to a missing token")
             if grant.username not in usernames or not grant.scopes:
-                raise ValueError("a grant names an account that is not there, or no scope")
+                raise ValueError("a grant refers to a missing account or has no scopes")
         holders = {token.open_id for token in access.values()}
         holders |= {token.open_id for token in refresh.values()}
         if not holders <= set(grants):
-            raise ValueError("a token names a grant that is not there")
+            raise ValueError("a token refers to a missing grant")
         self._serial = int(serial)
         self._codes, self._access, self._refresh, self._grants = codes, access, refresh, grants
 
 
 def _records(kind: type[Record], stored: Mapping[str, Any]) -> dict[str, Record]:
-    """Build records whose every field has the type that its annotation names."""
+    """Build records; raise `ValueError` if a field does not have the annotated type."""
     hints = get_type_hints(kind)
     records = {}
     for key, values in dict(stored).items():
         for name, value in dict(values).items():
             expected = list if get_origin(hints[name]) is list else hints[name]
             if not isinstance(value, expected):
-                raise ValueError(f"{name} is a {type(value).__name__}")
+                raise ValueError(f"{name} has type {type(value).__name__}")
         records[key] = kind(**values)
     return records

@@ -1,4 +1,4 @@
-"""The simulator's web pages: plain HTML, one style sheet, no script."""
+"""The HTML of the consent and error pages: one style sheet, no script."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _framed(title: str, content: str) -> str:
 
 
 def error_page(text: str) -> str:
-    """Return the page that TikTok shows instead of redirecting."""
+    """Return the error page that TikTok shows instead of redirecting."""
     return _framed(
         "Something is wrong with this authorization request",
         f'<p class="notice">{escape(text)}</p>\n'
@@ -106,7 +106,7 @@ def consent_page(
     action: str,
     notice: str,
 ) -> str:
-    """Return the page on which the account holder chooses an account and permissions."""
+    """Return the page where the account holder chooses an account and permissions."""
     chosen = chosen or accounts[0]
     parts = [f'<p class="notice">{escape(notice)}</p>'] if notice else []
     parts.append(f"<p>App <b>{escape(app_id)}</b> asks for access to a TikTok account.</p>")

@@ -1,4 +1,4 @@
-"""The remote control under `/_simulator/`: JSON in, JSON out, never a token, code or secret."""
+"""The remote control: `Controls` over HTTP under `/_simulator/`, in JSON and without secrets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONTROL_PREFIX = "/_simulator/"
 
 
 class RemoteControl:
-    """Calls the methods of `Controls` for requests that arrive over HTTP."""
+    """Translates HTTP requests into calls of `Controls`."""
 
     def __init__(self, controls: Controls) -> None:
         self._controls = controls
@@ -32,7 +32,7 @@ class RemoteControl:
         }
 
     def answer(self, request: Request) -> Response:
-        """Answer one control request: 400 says what is wrong with it."""
+        """Answer one request; a 400 response says what is wrong with it."""
         name = request.path.removeprefix(CONTROL_PREFIX).rstrip("/")
         action = self._routes.get((request.method, name))
         if action is None:
@@ -41,7 +41,7 @@ class RemoteControl:
                 {"error": "wrong method" if known else "no such page"}, 405 if known else 404
             )
         try:
-            # JSON with its content type also keeps out forms that other web sites post.
+            # Requiring the JSON content type also keeps out forms that other web sites post.
             document = json_object(request) if request.method == "POST" else {}
             return _json(action(document))
         except RefusedError as refusal:
@@ -91,7 +91,7 @@ class RemoteControl:
 
 def _check_possible(fault: Any) -> None:
     if fault in NOT_OVER_HTTP:
-        raise ValueError(f"a server that answers cannot act out {fault!r}; use it in process")
+        raise ValueError(f"{fault!r} cannot be simulated over HTTP; use it in process")
 
 
 def _json(document: Any, status: int = 200) -> Response:

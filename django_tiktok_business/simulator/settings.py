@@ -1,4 +1,4 @@
-"""The simulator's own settings, its clock, and the rules for what a developer app may register."""
+"""The simulator's settings and its clock."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["STRICT_PROFILE", "Clock", "Settings"]
 
 
 class Clock:
-    """Unix seconds that can be moved: the time source plus an offset.
+    """A movable clock in Unix seconds: a time source plus an offset.
 
-    Pass a `time_source` of your own to freeze time: ``Clock(lambda: 1_800_000_000.0)``.
+    To freeze time, pass your own `time_source`: ``Clock(lambda: 1_800_000_000.0)``.
     """
 
     def __init__(self, time_source: Callable[[], float] = time.time) -> None:
@@ -26,31 +26,31 @@ class Clock:
         return self._time_source() + self.offset_seconds
 
     def advance(self, seconds: float) -> None:
-        """Move the clock by this many seconds; it keeps running from there."""
+        """Move the clock by this many seconds; it keeps running."""
         self.offset_seconds += seconds
 
     def set(self, unix_seconds: float) -> None:
-        """Set the clock to this time; it keeps running from there."""
+        """Set the clock to this time; it keeps running."""
         self.offset_seconds = unix_seconds - self._time_source()
 
 
 @dataclass
 class Settings:
-    """What can be changed while the simulator runs; change it through `update` only.
+    """Which of TikTok's possible behaviours the simulator shows; change it with `update` only.
 
-    The defaults are the observed or likeliest behaviour of TikTok, the alternatives are there
-    because its documentation is silent or contradicts itself.
+    The defaults are what TikTok is observed or likely to do. There are alternatives where its
+    documentation is silent or contradicts itself.
     """
 
     access_token_lifetime_seconds: int = 86_400
     refresh_token_lifetime_seconds: int = 31_536_000  # counted from the consent
     code_lifetime_seconds: int = 600
-    rotate: str = "never"  # does a refresh return another refresh token: "never", "always"
+    rotate: str = "never"  # "never", "always": whether a refresh issues a new refresh token
     old_refresh_valid: str = "yes"  # "yes", "no", "until_successor_used"
     old_access_valid: str = "yes"  # "yes" (until its own expiry), "no"
     rate_limits: bool = False
-    rate_penalty_seconds: int = 0  # TikTok blocks for 300 s; 0 = the window alone decides
-    account_calls_per_minute: int = 40  # for one account and one endpoint
+    rate_penalty_seconds: int = 0  # TikTok blocks for 300 s; 0 = only until the window has room
+    account_calls_per_minute: int = 40  # per account and endpoint
     app_calls_per_minute: int = 600
     wrong_secret_code: int = 40113
     bad_code_code: int = 40131
@@ -58,12 +58,12 @@ class Settings:
     bad_refresh_code: int = 40107
     expired_refresh_code: int = 40103
     expired_access_code: int = 40102
-    missing_scope_code: int = 0  # 0 = a field without its scope is left out of the answer
-    latency_seconds: float = 0.0  # each API answer comes this much later
-    image_base_url: str | None = None  # None = picture URLs look like those of TikTok's CDN
+    missing_scope_code: int = 0  # 0 = omit the field from the response
+    latency_seconds: float = 0.0  # added to each API response
+    image_base_url: str | None = None  # None = link to TikTok's CDN
 
     def update(self, changes: Mapping[str, Any]) -> None:
-        """Change several settings, or none: raises `ValueError` naming the wrong one."""
+        """Change all of these settings, or raise `ValueError` and change none."""
         for name, value in changes.items():
             _check(name, value)
         for name, value in changes.items():
@@ -107,14 +107,16 @@ _SMALLEST: Mapping[str, int] = {
 
 def _check(name: str, value: Any) -> None:
     if name in _CHOICES:
-        # By type too: 1 == True, and a JSON 1 for a boolean is a mistake worth telling.
+        # Compare types too: 1 == True, and a JSON 1 for a boolean is a mistake worth reporting.
         if not any(value == choice and type(value) is type(choice) for choice in _CHOICES[name]):
             allowed = ", ".join(repr(choice) for choice in _CHOICES[name])
             raise ValueError(f"{name} must be one of {allowed}, not {value!r}")
     elif name in _SMALLEST:
         kinds = (int, float) if name == "latency_seconds" else (int,)
         if type(value) not in kinds or not _SMALLEST[name] <= value < math.inf:
-            raise ValueError(f"{name} must be a number from {_SMALLEST[name]}, not {value!r}")
+            raise ValueError(
+                f"{name} must be a number of at least {_SMALLEST[name]}, not {value!r}"
+            )
     elif name == "image_base_url":
         if not (value is None or (isinstance(value, str) and value.startswith("http"))):
             raise ValueError(f"image_base_url must be a URL or None, not {value!r}")

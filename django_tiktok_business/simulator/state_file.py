@@ -1,4 +1,4 @@
-"""The state file: everything that has to survive a restart, as JSON that only its owner reads."""
+"""The state file: keeps the simulator's state across restarts, readable by its owner only."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _VERSION = 1
 
 
 class StateFileError(Exception):
-    """The state file cannot be read, written or understood; it has not been touched."""
+    """The state file cannot be read, written or understood; it is unchanged."""
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
-    """Return the stored state, None when there is no file yet."""
+    """Return the stored state, or None if there is no file yet."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -39,10 +39,10 @@ def load_state(path: Path) -> dict[str, Any] | None:
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Replace the file at once: a reader, or a crash, sees the old or the new one, never half."""
+    """Replace the file atomically: a reader or a crash sees the old or the new one, never half."""
     document = {"kind": _KIND, "version": _VERSION, **state}
     try:
-        # mkstemp makes the file with mode 0600: it holds live tokens of the simulated accounts.
+        # mkstemp creates the file with mode 0600, because it holds live tokens.
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as stream:

@@ -1,4 +1,4 @@
-"""Two fronts on the core: an adapter for `requests` (in process) and an HTTP server."""
+"""How requests reach the simulator: in process through `requests`, or over HTTP."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ Handle = Callable[[Request], Response]
 
 
 def in_process_session(handle: Handle) -> requests.Session:
-    """Return a session whose every request, to whatever host, is answered by `handle`."""
+    """Return a session that passes every request to `handle`, whatever its host."""
     session = requests.Session()
-    session.trust_env = False  # a .netrc entry or a proxy of the machine must not interfere
+    session.trust_env = False  # no .netrc entry and no proxy may interfere
     adapter = _InProcessAdapter(handle)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
@@ -38,7 +38,7 @@ def in_process_session(handle: Handle) -> requests.Session:
 
 
 class _InProcessAdapter(HTTPAdapter):
-    """Answers without a socket; transport faults raise what the real stack raises."""
+    """Answers without a socket; transport faults raise what a real connection would raise."""
 
     def __init__(self, handle: Handle) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ def _body(body: Any) -> bytes:
 def _failure(
     breakage: str, request: requests.PreparedRequest, timeout: Any
 ) -> requests.RequestException:
-    """Return the exception, wrapped as `requests` and urllib3 wrap it on a real network."""
+    """Return the exception, wrapped as `requests` and urllib3 wrap a real one."""
     url = urlsplit(request.url or "")
     host = url.hostname or ""
     pool_class = HTTPSConnectionPool if url.scheme == "https" else HTTPConnectionPool
@@ -135,10 +135,10 @@ def _failure(
 
 
 class Server(ThreadingHTTPServer):
-    """The core behind real HTTP on 127.0.0.1; raises `OSError` when the port is taken."""
+    """An HTTP server on 127.0.0.1; raises `OSError` if the port is taken."""
 
     request_queue_size = 128
-    # Threads are joined on close; `close_all` ends their connections first.
+    # Closing the server joins its threads; `close_all` ends their connections first.
     daemon_threads = False
 
     def __init__(self, port: int, handle: Handle) -> None:
@@ -153,7 +153,7 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def server_bind(self) -> None:
-        # HTTPServer looks its own name up in the DNS, which can take seconds.
+        # HTTPServer looks up its own name in the DNS, which can take seconds.
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = "127.0.0.1", self.socket.getsockname()[1]
 
@@ -168,17 +168,17 @@ class Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that hangs up is its own business; anything else is a defect worth a traceback.
+        # Clients may hang up. Anything else is a defect and deserves a traceback.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
     def close_all(self) -> None:
-        """Stop serving: end open connections, join their threads, free the port."""
+        """Stop serving: close open connections, join their threads, free the port."""
         self.stopping.set()
         self.shutdown()
         with self._connections_lock:
             for connection in self._connections:
-                with suppress(OSError):  # the client was quicker
+                with suppress(OSError):  # the client has closed it first
                     connection.shutdown(socket.SHUT_RDWR)
         self.server_close()
 
@@ -186,7 +186,7 @@ class Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    wbufsize = -1  # head and body leave in one packet
+    wbufsize = -1  # send head and body in one packet
     server: Server
 
     def answer(self) -> None:
@@ -196,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         if headers.get("host", "").partition(":")[0] not in ("", "127.0.0.1", "localhost"):
-            # Another site's name that leads here is an attempt to read what only this machine may.
+            # DNS rebinding: a page of another site must not read what only this machine may.
             self._send(Response(421, {"Content-Type": "text/plain"}, b"This is 127.0.0.1."))
             return
         response = self.server.handle(Request(self.command, url.path, url.query, headers, body))
@@ -208,7 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = answer
 
     def _read_body(self) -> bytes | None:
-        """Return the body; None after refusing one of unknown or excessive length."""
+        """Return the body, or None after refusing one of unknown or excessive length."""
         length = self.headers.get("Content-Length", "0")
         if "Transfer-Encoding" in self.headers or not length.isdecimal():
             self.send_error(411)
@@ -225,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = body[: len(body) // 2]
             self.close_connection = True
         self.send_response_only(response.status)
-        self.send_header("Date", self.date_time_string())  # this machine's, wherever `Clock` is
+        self.send_header("Date", self.date_time_string())  # real time, whatever `Clock` says
         for name, value in response.headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(response.body)))
@@ -234,18 +234,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _break_off(self, response: Response) -> None:
-        """Close the connection without an answer; for the time-outs after a pause."""
+        """Close the connection without a response; timeouts wait first."""
         self.close_connection = True
         if response.hold_seconds:
             self.server.stopping.wait(response.hold_seconds)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: request lines hold queries. The core keeps its own log."""
+        """Log nothing: request lines contain queries. The simulator keeps its own log."""
 
 
 @contextmanager
 def serving(server: Server) -> Iterator[str]:
-    """Serve in a background thread; gives the base URL."""
+    """Serve in a background thread; the context manager returns the base URL."""
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

@@ -1,4 +1,4 @@
-"""What goes in and out of the simulator: plain requests and answers, no sockets."""
+"""Requests, responses and log entries as plain objects, and how TikTok formats them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAX_BODY_BYTES = 1_048_576
 
 @dataclass(frozen=True)
 class Request:
-    """One HTTP request; header names are lower-case, `path` and `query` still percent-encoded."""
+    """An HTTP request. Header names are lower-case; `path` and `query` are percent-encoded."""
 
     method: str
     path: str
@@ -39,17 +39,16 @@ class Request:
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """The decoded query parameters in order, duplicates included."""
+        """The decoded query parameters in order, including duplicates."""
         return parse_qsl(self.query, keep_blank_values=True)
 
 
 @dataclass
 class Response:
-    """One HTTP answer.
+    """An HTTP response.
 
-    `code` is the envelope's code, None for an answer that has no envelope. `breakage` names a
-    fault that only a transport can act out; `hold_seconds` is how long such a fault keeps an HTTP
-    client waiting.
+    `code` is the envelope's code, None if there is no envelope. `breakage` names a fault that only
+    the transport can simulate; `hold_seconds` is how long it keeps an HTTP client waiting.
     """
 
     status: int = 200
@@ -62,10 +61,10 @@ class Response:
 
 @dataclass(frozen=True)
 class Call:
-    """One line of the log. Holds no query, header or body: those carry codes, tokens, secrets.
+    """An entry of the log. Holds no query, header or body: they carry codes, tokens and secrets.
 
-    `code` is the envelope's code (None without an envelope), `at` is Unix seconds on the
-    simulator's clock, `fault` the injected fault, `open_id` the account if the call named one.
+    `code` is the envelope's code (None without an envelope), `at` is in Unix seconds on the
+    simulator's clock, `fault` is the injected fault, `open_id` the account if it is known.
     """
 
     method: str
@@ -88,7 +87,7 @@ class Trace:
 
 
 class RefusedError(Exception):
-    """TikTok says no: becomes an envelope with this code."""
+    """A request that TikTok refuses, with the code and message of the response."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(code, message)
@@ -97,14 +96,14 @@ class RefusedError(Exception):
 
 
 def request_id(now: float) -> str:
-    """Return an id as TikTok makes them: 14 digits of UTC time, then 20 upper-case hex digits."""
+    """Return an id in TikTok's format: 14 digits of UTC time, then 20 upper-case hex digits."""
     return time.strftime("%Y%m%d%H%M%S", time.gmtime(now)) + secrets.token_hex(10).upper()
 
 
 def envelope(
     code: int, message: str, data: Mapping[str, Any], *, now: float, status: int = 200
 ) -> Response:
-    """Return the JSON envelope of every API answer; HTTP status 200 for errors too."""
+    """Return a response in TikTok's JSON envelope; errors have HTTP status 200 too."""
     identity = request_id(now)
     document = {"code": code, "message": message, "request_id": identity, "data": data}
     return Response(
@@ -116,15 +115,15 @@ def envelope(
 
 
 def plain_text(status: int, text: str) -> Response:
-    """Return an answer that is not JSON."""
+    """Return a plain text response."""
     return Response(status, {"Content-Type": "text/plain; charset=utf-8"}, text.encode())
 
 
 def page(html: str, *, status: int = 200) -> Response:
-    """Return an HTML page that may load styles and pictures from the simulator only.
+    """Return an HTML page that can load styles and pictures from the simulator only.
 
-    No `form-action`: browsers apply it to the redirect after the form too, which leads to the
-    client's own host.
+    The policy has no `form-action`: browsers also apply it to the redirect after the form, which
+    leads to the client's host.
     """
     headers = {
         "Content-Type": "text/html; charset=utf-8",
@@ -140,7 +139,7 @@ def page(html: str, *, status: int = 200) -> Response:
 
 
 def json_object(request: Request) -> dict[str, Any]:
-    """Return the request's JSON object; raises `RefusedError` 40002 for anything else."""
+    """Return the JSON object in the body; raise `RefusedError` 40002 for anything else."""
     content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if content_type != "application/json":
         raise RefusedError(40002, "Content-Type must be application/json.")
@@ -154,7 +153,7 @@ def json_object(request: Request) -> dict[str, Any]:
 
 
 def single_values(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the parameters as a dict; raises `ValueError` naming one that comes twice."""
+    """Return the parameters as a dict; raise `ValueError` naming one that occurs twice."""
     values: dict[str, str] = {}
     for name, value in pairs:
         if name in values:
