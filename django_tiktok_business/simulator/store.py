@@ -73,14 +73,16 @@ class Store:
             self._changes += 1
 
     def reset(self) -> None:
-        """Forget everything but the apps; restore the settings and real time."""
-        with self.changing():
-            self.grants.clear()
-            self.rate_limits = RateLimits()
-            self.accounts.clear()
-            self.accounts.update(READY_MADE)
-            self.settings.update(self._settings_at_start)
-            self.clock.offset_seconds = 0.0
+        """Forget everything but the apps; restore the settings and real time.
+
+        Call it inside `changing`, together with whatever else is reset.
+        """
+        self.grants.clear()
+        self.rate_limits = RateLimits()
+        self.accounts.clear()
+        self.accounts.update(READY_MADE)
+        self.settings.update(self._settings_at_start)
+        self.clock.offset_seconds = 0.0
 
     def summary(self) -> dict[str, Any]:
         """Return the state as JSON values, without secrets, tokens or codes."""
