@@ -81,7 +81,7 @@ endif
 	@DATABASE_URL="$$TEST_MARIADB_URL" TEST_BROWSER=off $(SUITE)
 
 fuzz: $(VENV)/.test
-	env -u DATABASE_URL TEST_HYPOTHESIS=nightly $(RUN) $(STRICT) -m pytest $(ARGS) $(wildcard tests/test_hostile_*.py)
+	env -u DATABASE_URL TEST_HYPOTHESIS=nightly $(RUN) $(STRICT) -m pytest $(ARGS) $(wildcard tests/scenarios/test_hostile_*.py)
 
 lint: $(VENV)/.lint
 	$(RUN) -m ruff format --check .
@@ -90,7 +90,7 @@ lint: $(VENV)/.lint
 	$(RUN) -m compileall -q django_tiktok_business tests example_project benchmarks
 	@# Without a network there is nothing to ask: the second command says so.
 	-@$(RUN) -m pip_audit --format json --progress-spinner off --timeout 5 2>/dev/null > $(VENV)/audit.json
-	$(RUN) -m tests.audit < $(VENV)/audit.json
+	$(RUN) -m tests.support.audit < $(VENV)/audit.json
 
 # Takes GNU gettext. New texts come out untranslated, and changed ones marked as doubtful.
 messages: $(VENV)/.runtime
@@ -98,7 +98,7 @@ messages: $(VENV)/.runtime
 	for po in django_tiktok_business/locale/*/LC_MESSAGES/django.po; do msgfmt --check -o "$${po%.po}.mo" "$$po" || exit 1; done
 
 screenshots: $(VENV)/.test
-	SCREENSHOTS=docs/screenshots $(RUN) -m pytest tests/test_screenshots.py
+	SCREENSHOTS=docs/screenshots $(RUN) -m pytest tests/project/test_screenshots.py
 
 bench: $(VENV)/.bench
 	$(RUN) -m benchmarks $(ARGS)

@@ -1,4 +1,4 @@
-"""Leaves out what this run need not repeat, and skips what it cannot do (`tests.requires`).
+"""Leaves out what this run need not repeat, and skips what it cannot do (`tests.support.requires`).
 
 Suites run side by side, on several databases and versions, and one that has the machine to itself
 runs in several processes. Each has a database of its own; what they share beyond that (fixed ports,
@@ -14,9 +14,9 @@ from contextlib import ExitStack, nullcontext
 import pytest
 from django.db import connection
 
-from tests.browser import chromium, site
-from tests.requires import some_redis, summary
-from tests.utils import forget_ceilings, only_one_suite
+from tests.support.browser import chromium, site
+from tests.support.requires import some_redis, summary
+from tests.support.simulator import forget_ceilings, only_one_suite
 
 __all__: Sequence[str] = ["chromium", "site"]
 

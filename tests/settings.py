@@ -38,7 +38,7 @@ MIDDLEWARE = [
     # Sends nothing until a test sets SECURE_CSP.
     "django.middleware.csp.ContentSecurityPolicyMiddleware"
     if django.VERSION >= (6,)
-    else "tests.utils.policy_middleware",
+    else "tests.support.simulator.policy_middleware",
 ]
 TEMPLATES = [
     {
@@ -75,5 +75,5 @@ TIKTOK_BUSINESS: dict[str, Any] = {
     "ENCRYPTION_KEYS": ["test-only-Zr8vN2kXq5TgWb9YhJ4mLc7PdFs3RuEa"],
     "REDIRECT_URI": "https://testserver.example/tiktok/callback/",
     "REQUESTS_PER_MINUTE": 0,  # what is about the ceiling sets one
-    "SESSION_FACTORY_PATH": "tests.utils.simulator_session",
+    "SESSION_FACTORY_PATH": "tests.support.simulator.simulator_session",
 }

@@ -21,11 +21,11 @@ from django.utils import timezone
 from django_tiktok_business import tasks
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
-from tests.celery_workers import Broker, connected_to, own_broker, worker
-from tests.leaks import Search
-from tests.processes import ROOT, environment, wait_until
-from tests.servers import refused_port
-from tests.utils import running_simulator
+from tests.support.celery_workers import Broker, connected_to, own_broker, worker
+from tests.support.leaks import Search
+from tests.support.processes import ROOT, environment, wait_until
+from tests.support.servers import refused_port
+from tests.support.simulator import running_simulator
 
 REFRESH = "/tt_user/oauth2/refresh_token/"
 PROFILE = "/business/get/"
@@ -101,7 +101,7 @@ def test_each_due_account_is_refreshed_exactly_once_beside_the_command(
         broker.send("refresh_due", chunk_size=7)  # another beat, by mistake
         command = subprocess.run(
             [sys.executable, "-m", "django", "refresh_tokens"],
-            env=environment(base_url, "tests.settings_worker"),
+            env=environment(base_url, "tests.support.settings_worker"),
             cwd=ROOT,
             check=True,
             capture_output=True,
@@ -257,7 +257,7 @@ def run(code: str) -> str:
     """What a process of its own prints, with the app installed."""
     result = subprocess.run(
         [sys.executable, "-c", code],
-        env={**environment("http://127.0.0.1:9", "tests.settings_process")},
+        env={**environment("http://127.0.0.1:9", "tests.support.settings_process")},
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -17,9 +17,9 @@ from django_tiktok_business import django_tasks
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.services import chunks
 from django_tiktok_business.simulator import Simulator
-from tests.factories import connect
-from tests.processes import ROOT, environment, wait_until
-from tests.utils import running_simulator
+from tests.support.factories import connect
+from tests.support.processes import ROOT, environment, wait_until
+from tests.support.simulator import running_simulator
 
 REFRESH = "/tt_user/oauth2/refresh_token/"
 PROFILE = "/business/get/"
@@ -91,7 +91,7 @@ class Queue:
 
     def __init__(self, base_url: str, path: Path) -> None:
         self.environment = environment(
-            base_url, "tests.settings_worker", TEST_PROCESS_QUEUE=str(path)
+            base_url, "tests.support.settings_worker", TEST_PROCESS_QUEUE=str(path)
         )
         self.run("migrate", "--database", "queue", "--verbosity", "0")
 
@@ -190,7 +190,7 @@ except ImproperlyConfigured as error:
 def test_without_djangos_own_the_backport_is_taken_or_asked_for(blocked: str, printed: str) -> None:
     result = subprocess.run(
         [sys.executable, "-c", WITHOUT_DJANGOS_OWN.format(blocked=blocked)],
-        env=environment("http://127.0.0.1:9", "tests.settings_process"),
+        env=environment("http://127.0.0.1:9", "tests.support.settings_process"),
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -20,10 +20,10 @@ from django_tiktok_business.exceptions import (
 )
 from django_tiktok_business.models import BusinessAccount, ConnectionEvent
 from django_tiktok_business.simulator import Simulator
-from tests.factories import connect, make_account, make_user
-from tests.simulated import REDIRECT_URI
-from tests.utils import meanwhile, override_tiktok, running_simulator
-from tests.visits import come_back, failing, value_in
+from tests.support.factories import connect, make_account, make_user
+from tests.support.simulated import REDIRECT_URI
+from tests.support.simulator import meanwhile, override_tiktok, running_simulator
+from tests.support.visits import come_back, failing, value_in
 
 Kind = ConnectionEvent.Kind
 REFRESH = "/tt_user/oauth2/refresh_token/"

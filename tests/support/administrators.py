@@ -1,0 +1,115 @@
+"""What the tests of the admin share: who is logged in, where the pages are, what a page says."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+from typing import TYPE_CHECKING, Any
+
+from django.contrib.auth.models import Permission
+from django.db import connection
+from django.urls import reverse
+
+from django_tiktok_business.models import BusinessAccount
+from tests.support.factories import make_user
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from django.test import Client
+
+LIST = "/admin/tiktok_business/businessaccount/"
+
+
+def log_in_staff(client: Client, may: str) -> None:
+    """Log in somebody who may do these things with accounts, such as "view change"."""
+    user = make_user("staff", is_staff=True)
+    codenames = [f"{action}_businessaccount" for action in may.split()]
+    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+    client.force_login(user)
+
+
+def log_in_root(client: Client) -> None:
+    """Log in somebody who may do everything."""
+    client.force_login(make_user("root", is_staff=True, is_superuser=True))
+
+
+def page_of(account: BusinessAccount, name: str = "change") -> str:
+    return reverse(f"admin:tiktok_business_businessaccount_{name}", args=[account.pk])
+
+
+def html(response: Any) -> str:
+    assert response.status_code == 200, response
+    text: str = response.content.decode()
+    return text
+
+
+def words(fragment: str) -> str:
+    """A piece of HTML as a reader sees it."""
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", fragment)).replace("\xa0", " ").split())
+
+
+def cells(response: Any, column: str) -> list[str]:
+    """What a column of the list shows, row by row."""
+    found = re.findall(rf'<t[dh] class="field-{column}[^"]*">(.*?)</t[dh]>', html(response))
+    return [words(cell) for cell in found]
+
+
+def field(response: Any, name: str) -> str:
+    """What a read-only field of the account's page shows."""
+    page = html(response)
+    shown = re.search(
+        rf'class="(?:form-row|flex-container fieldBox) field-{name}[ "].*?'
+        r'<div class="readonly">(.*?)</div>\s*</div>',
+        page,
+        re.DOTALL,
+    )
+    assert shown is not None, name
+    return words(shown[1])
+
+
+def fact(response: Any, name: str) -> str:
+    """What a panel of the account's page says, "" when it is not there."""
+    shown = re.search(rf'<(\w+)[^>]* data-fact="{name}"[^>]*>(.*?)</\1>', html(response), re.DOTALL)
+    return words(shown[2]) if shown else ""
+
+
+def buttons(response: Any) -> list[str]:
+    """The buttons and links beside the title."""
+    tools = re.search(r'<ul class="object-tools">(.*?)</ul>', html(response), re.DOTALL)
+    assert tools is not None
+    return [words(item) for item in re.findall(r"<li[^>]*>(.*?)</li>", tools[1], re.DOTALL)]
+
+
+def told(response: Any) -> list[tuple[str, str]]:
+    """The messages on a page: their level and text."""
+    shown = re.search(r'<ul class="messagelist">(.*?)</ul>', html(response), re.DOTALL)
+    items = re.findall(r'<li class="(\w+)">(.*?)</li>', shown[1], re.DOTALL) if shown else []
+    return [(level, words(text)) for level, text in items]
+
+
+def press(client: Client, account: BusinessAccount, button: str, **data: Any) -> Any:
+    """Press a button of an account; returns the page on which one ends."""
+    return client.post(page_of(account, button), data, follow=True)
+
+
+def select(client: Client, action: str, accounts: Iterable[BusinessAccount], **data: Any) -> Any:
+    """Run a bulk action; returns the page on which one ends."""
+    chosen = [account.pk for account in accounts]
+    form = {"action": action, "_selected_action": chosen, **data}
+    return client.post(LIST, form, follow=True)
+
+
+def make_unreadable(account: BusinessAccount) -> None:
+    """Let the row hold tokens that no configured key opens."""
+    columns = "access_token = 'ttb1:00000000:AAAA', refresh_token = 'ttb1:00000000:AAAA'"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {BusinessAccount._meta.db_table} SET {columns} WHERE id = %s", [account.pk]
+        )
+
+
+def stored_ciphertexts() -> list[str]:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT access_token, refresh_token FROM {BusinessAccount._meta.db_table}")
+        return [text for row in cursor.fetchall() for text in row if text]
