@@ -1,8 +1,7 @@
-"""Make one call to TikTok's Accounts API (API for Business v1.3). Knows no endpoint and no setting.
+"""Call TikTok's Accounts API (API for Business v1.3). Knows no endpoint and no setting.
 
-Facts about the service come from TikTok's page "Accounts API - Authorization" (doc id
-1738083939371009) and its neighbours, as read until 2026-11-22; what they leave open is decided so
-that no token is lost.
+The facts come from TikTok's page "Accounts API - Authorization" (doc id 1738083939371009) and its
+neighbours, read until 2026-11-22. Where these are silent, the client does what loses no token.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from .retry import LONGEST_PAUSE_SECONDS, READ, WRITE, backoff_seconds, longest_
 from .transport import Request, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import requests
 
@@ -43,15 +42,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Caller", "TikTokClient"]
 
-# TikTok's paths are plain words: nothing that could lead, with the token, to another place.
+# TikTok's paths are plain words. Anything else could send the token to another host.
 _PATH = re.compile(r"/?[\w-]+(?:/[\w-]+)*/?", re.ASCII)
 
 
 class Caller(Protocol):
-    """What the groups of endpoints need: calls that carry an account's access token."""
+    """Sends an account's access token with each call. The groups of endpoints build on this.
+
+    An answer without ``data`` raises `InvalidResponseError`, unless ``is_data_needed`` is false.
+    """
 
     def get(self, path: str, query: Mapping[str, Any], *, is_data_needed: bool = True) -> Envelope:
-        """Read; repeated after temporary errors."""
+        """Read; repeated after temporary errors.
+
+        Lists, objects and booleans in ``query`` are sent as JSON, as TikTok wants them.
+        """
         ...
 
     def post(self, path: str, body: Mapping[str, Any], *, is_data_needed: bool = True) -> Envelope:
@@ -62,10 +67,10 @@ class Caller(Protocol):
 class TikTokClient:
     """Makes calls on behalf of one developer app. Not thread-safe: a session belongs to one thread.
 
-    ``timeout`` is in seconds, for one HTTP request (see `Transport` for what it bounds).
-    ``session_factory`` returns a `requests.Session` of the client's own, and is called when the
-    first call is made; what it raises is raised. ``max_attempts`` bounds the tries of a call that
-    is safe to repeat. Each try waits for a slot of ``limiter``, at most LONGEST_PAUSE_SECONDS.
+    ``timeout`` is in seconds, for one HTTP request (see `Transport` for what it bounds). The first
+    call asks ``session_factory`` for a `requests.Session` of the client's own; what the factory
+    raises is raised. ``max_attempts`` bounds the tries of a call that is safe to repeat. Each try
+    waits at most LONGEST_PAUSE_SECONDS for a slot of ``limiter``.
     """
 
     def __init__(
@@ -88,26 +93,29 @@ class TikTokClient:
         self._transport = Transport(timeout=timeout, session_factory=session_factory)
         self._sleep = sleep
         self._access_token: str | None = None
-        self._has_slot = False
+        self._reserved_slots: Iterator[bool] = iter(())
 
     def authorized(self, access_token: str) -> TikTokClient:
-        """This client, sending ``access_token`` with each call; shares the connections."""
+        """Return a client that sends ``access_token`` with each call, over the same connections."""
         client = copy(self)
         client._access_token = Secret(access_token)
         return client
 
     def with_slot(self) -> TikTokClient:
-        """This client, whose caller has reserved a slot of the rate limit for the next try."""
+        """Return a client whose first try takes no slot: the caller has reserved one for it.
+
+        The slot is used once, also by the clients that `authorized` makes of the returned one.
+        """
         client = copy(self)
-        client._has_slot = True
+        client._reserved_slots = iter([True])
         return client
 
     def close(self) -> None:
-        """Give the connections back; the client can be used again afterwards."""
+        """Close the connections; the client can be used again afterwards."""
         self._transport.close()
 
     def reach(self, url: str) -> datetime | None:
-        """Reach a host; the time by its ``Date`` header, None when it tells none.
+        """Check that a host answers; return the time in its ``Date`` header, None without one.
 
         Any HTTP status will do. Raises `ConnectionFailedError` and `AppConfigurationError`.
         """
@@ -117,11 +125,11 @@ class TikTokClient:
         return host_time
 
     def get(self, path: str, query: Mapping[str, Any], *, is_data_needed: bool = True) -> Envelope:
-        """See `Caller`."""
+        """See `Caller.get`."""
         return self.call("GET", path, query=query, retry_on=READ, is_data_needed=is_data_needed)
 
     def post(self, path: str, body: Mapping[str, Any], *, is_data_needed: bool = True) -> Envelope:
-        """See `Caller`."""
+        """See `Caller.post`."""
         return self.call("POST", path, body=body, retry_on=WRITE, is_data_needed=is_data_needed)
 
     def request(
@@ -134,22 +142,15 @@ class TikTokClient:
     ) -> dict[str, Any]:
         """Call any endpoint below the base URL and return the answer's ``data``.
 
-        Lists, objects and booleans in ``query`` are sent as JSON, as TikTok wants them. A GET is
-        repeated like any read; anything else only when TikTok cannot have acted on it. Raises
-        ValueError on a path that is none of the Accounts API's.
+        A GET is repeated like `Caller.get`, anything else like `Caller.post`. Raises ValueError
+        on a path that cannot be one of the Accounts API.
         """
+        method = method.upper()
+        retry_on = READ if method == "GET" else WRITE
         answer = self.call(
-            method.upper(),
-            path,
-            query={
-                name: json.dumps(value) if isinstance(value, list | tuple | dict | bool) else value
-                for name, value in (query or {}).items()
-            },
-            body=body,
-            retry_on=READ if method.upper() == "GET" else WRITE,
-            is_data_needed=False,
+            method, path, query=query, body=body, retry_on=retry_on, is_data_needed=False
         )
-        if answer.has_foreign_data:
+        if answer.has_malformed_data:
             raise answer.invalid("its data is not an object")
         return answer.data
 
@@ -168,8 +169,9 @@ class TikTokClient:
     ) -> Envelope:
         """Make a call, repeat it on the errors in ``retry_on``, and raise the last error.
 
-        ``errors``: what codes mean at this endpoint, where that differs. ``until``: no try after
-        the first begins that could last beyond it, on the monotonic clock.
+        ``errors``: what codes mean at this endpoint, where that differs from everywhere else.
+        ``until``: an instant of the monotonic clock; after the first try, none begins that could
+        last beyond it.
         """
         request = self._prepare(method, path, query, body)
         attempt = 1
@@ -177,22 +179,22 @@ class TikTokClient:
         while self._take_slot():
             sent_at = clock.now()
             answer = self._transport.send(request)
+            retry_after = None
             if isinstance(answer, Envelope):
-                error = answer.error(errors or {})
-                if error is None and (answer.data or not is_data_needed):
+                error = answer.error(errors or {}, is_data_needed=is_data_needed)
+                if error is None:
                     return answer
-                error = error or answer.invalid("it has no data")
-                pause = backoff_seconds(attempt, answer.retry_after)
+                retry_after = answer.retry_after
             else:
                 error = answer
-                pause = backoff_seconds(attempt)
+            pause = backoff_seconds(attempt, retry_after)
             if isinstance(error, RateLimitError):
                 pause = self._limiter.refused(error, sent_at=sent_at)
                 error.retry_after = pause = max(pause, error.retry_after or 0.0)
             is_final = attempt >= self._max_attempts or pause > LONGEST_PAUSE_SECONDS
             if not isinstance(error, retry_on) or is_final or self._may_outlast(until, pause):
                 raise error from None
-            if not isinstance(error, RateLimitError):  # whose pause everybody makes, in the limiter
+            if not isinstance(error, RateLimitError):  # the limiter makes everybody pause for those
                 self._sleep(pause)
             attempt += 1
         raise error or self._no_slot()
@@ -209,7 +211,7 @@ class TikTokClient:
             raise ValueError(f"Not a path of the Accounts API: {path!r}")
         headers = {
             "User-Agent": f"django_tiktok_business/{__version__}",
-            # Unpacked, an answer could be a thousand times as long as what was sent.
+            # A compressed answer could unpack to a thousand times its size.
             "Accept-Encoding": "identity",
         }
         if self._access_token is not None:
@@ -224,7 +226,7 @@ class TikTokClient:
         return Request(
             method,
             f"{self._base_url}/{path.strip('/')}/",  # without the last slash TikTok answers 404
-            query=query,
+            query={name: _query_value(value) for name, value in (query or {}).items()},
             content=content,
             headers=headers,
             secrets=[value for value in values if isinstance(value, Secret)],
@@ -232,8 +234,7 @@ class TikTokClient:
 
     def _take_slot(self) -> bool:
         """Wait for a slot of the rate limit; False when none is free soon enough."""
-        if self._has_slot:
-            self._has_slot = False
+        if next(self._reserved_slots, False):
             return True
         wait_seconds = self._limiter.reserve(ON_DEMAND)
         if wait_seconds:
@@ -251,3 +252,7 @@ class TikTokClient:
     def _may_outlast(self, until: float, pause: float) -> bool:
         longest = pause + LONGEST_PAUSE_SECONDS + self._longest_try_seconds
         return time.monotonic() + longest > until
+
+
+def _query_value(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | tuple | dict | bool) else value

@@ -1,4 +1,4 @@
-"""TikTok's envelope: reads an HTTP answer as ``code``, ``message``, ``request_id`` and ``data``."""
+"""Read an HTTP answer as TikTok's envelope: ``code``, ``message``, ``request_id`` and ``data``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_GROUPS", "Envelope", "is_token", "objects", "to_count", "to_integer"]
 
-MAX_GROUPS = 300  # of scopes, of which there are some thirty, or of countries
+MAX_GROUPS = 300  # entries of a list: countries, or scopes, of which there are some thirty
 MAX_TEXT = 10_000  # characters; a biography has at most a few hundred
 
 
@@ -35,8 +35,8 @@ class Envelope:
     """An HTTP answer, read as TikTok's envelope: ``code``, ``message``, ``request_id``, ``data``.
 
     Nearly all failures arrive as HTTP 200 with a ``code`` other than 0, and the code wins over the
-    HTTP status. ``retry_after`` is in seconds; ``secrets`` are those of the request, which no error
-    repeats even where TikTok does.
+    HTTP status. ``retry_after`` is in seconds. ``secrets`` are those of the request: no error
+    repeats them, even where TikTok does.
     """
 
     def __init__(
@@ -52,21 +52,21 @@ class Envelope:
         self._envelope = _json_object(content)
         data = self._envelope.get("data") if self._envelope is not None else None
         self.data: dict[str, Any] = data if isinstance(data, dict) else {}
-        # An empty list is what some servers make of an empty object.
-        self.has_foreign_data = data not in (None, []) and not isinstance(data, dict)
+        # Some servers write an empty object as an empty list.
+        self.has_malformed_data = data not in (None, []) and not isinstance(data, dict)
 
-    def _told(self, name: str, longest: int) -> str:
-        """A line of text of the envelope, fit for logs, without secrets."""
+    def _line(self, name: str, max_length: int) -> str:
+        """A text of the envelope as one line without secrets, fit for logs."""
         value = (self._envelope or {}).get(name)
-        # More is read than shown, because a secret that is taken out makes it shorter; no more
-        # than that, because an answer can be megabytes of what takes long to search.
-        text = single_line(value[: 4 * longest] if isinstance(value, str) else "")
+        # Reads more than it returns, since masking a secret makes the text shorter. Not all of it:
+        # an answer can hold megabytes, which would take long to search.
+        text = single_line(value[: 4 * max_length] if isinstance(value, str) else "")
         text = without_secrets(text, self._secrets)
-        return _TOKEN_LIKE.sub("<secret>", text)[:longest]
+        return _TOKEN_LIKE.sub("<secret>", text)[:max_length]
 
     @property
     def _request_id(self) -> str:
-        return self._told("request_id", 100)
+        return self._line("request_id", 100)
 
     def invalid(self, reason: str) -> InvalidResponseError:
         return InvalidResponseError(
@@ -75,19 +75,21 @@ class Envelope:
             http_status=self.http_status,
         )
 
-    def error(self, errors: Mapping[int, type[APIError]]) -> APIError | None:
+    def error(
+        self, errors: Mapping[int, type[APIError]], *, is_data_needed: bool = False
+    ) -> APIError | None:
         """The typed error this answer stands for, or None for success.
 
-        ``errors`` says what codes mean at this endpoint, where that differs.
+        ``errors`` says what codes mean at this endpoint, where that differs from everywhere else.
         """
         code = to_integer((self._envelope or {}).get("code"))
         if code is None:
             return self._error_without_code()
         if code in (0, PARTIAL_SUCCESS):
-            return None
+            return self.invalid("it has no data") if is_data_needed and not self.data else None
         kind = errors.get(code) or ERRORS.get(code) or error_of_range(code)
         error = kind(
-            self._told("message", 500) or "TikTok gave no reason.",
+            self._line("message", 500) or "TikTok gave no reason.",
             code=code,
             request_id=self._request_id,
             http_status=self.http_status,
@@ -97,7 +99,7 @@ class Envelope:
         return error
 
     def _error_without_code(self) -> APIError:
-        """HTTP errors that never reached the API's logic: gateways, wrong paths, proxies."""
+        """An answer that is not from the API itself: from a gateway, a proxy, a wrong path."""
         status = self.http_status
         if status == 429:
             limited = RateLimitError("TikTok asks for fewer calls.", http_status=status)
@@ -116,12 +118,12 @@ class Envelope:
     # Typed access to ``data``
 
     def token(self, name: str) -> Secret | None:
-        """None when missing or empty; a token with odd characters is no token."""
+        """The token of this name, None when missing or empty; raises when it cannot be one."""
         value = self.data.get(name)
         if value is None or value == "":
             return None
         if not is_token(value):
-            del value  # an error report shows the variables of this frame
+            del value  # error reports show the variables of this frame
             raise self.invalid(f"{name} is not a token")
         return Secret(value)
 
@@ -129,7 +131,7 @@ class Envelope:
         return to_integer(self.data.get(name))
 
     def open_id(self) -> str | None:
-        """None when missing or empty; ``creator_id`` is its name in token_info and API v1.2."""
+        """The account's id, None when missing; token_info and API v1.2 name it ``creator_id``."""
         for name in ("open_id", "creator_id"):
             value = self.data.get(name)
             if isinstance(value, str) and value:
@@ -143,7 +145,7 @@ class Envelope:
         return str(value) if isinstance(value, str | int) else ""
 
     def scopes(self) -> list[str] | None:
-        """Sorted: the order of TikTok's list is not stable. None when missing or empty."""
+        """The scopes, sorted since TikTok's order is not stable; None when missing or empty."""
         value = self.data.get("scope")
         parts = value.split(",") if isinstance(value, str) else value
         if not isinstance(parts, list):
@@ -181,7 +183,7 @@ def _json_object(content: bytes) -> dict[str, Any] | None:
 
 
 def is_token(value: Any) -> TypeGuard[str]:
-    """Whether ``value`` can be a token: what is not printable ASCII fits in no HTTP header."""
+    """Whether ``value`` can be a token: printable ASCII, so that it fits in an HTTP header."""
     return isinstance(value, str) and is_word(value)
 
 
@@ -199,5 +201,5 @@ def to_integer(value: Any) -> int | None:
     return None
 
 
-# The second net: TikTok's tokens begin like this in all its samples.
+# A second net: in all of TikTok's samples, tokens begin like this.
 _TOKEN_LIKE = re.compile(r"\b(?:act|rft)\.\S{8,}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,8 +28,8 @@ __all__ = [
     "read_metrics",
 ]
 
-# Which scope lets which field of /business/get/ be asked for. The page shows a scope for each
-# field; fields without their scope may fail the whole call, so only allowed ones are asked for.
+# The scope that each field of /business/get/ needs, by TikTok's page. A field without its scope
+# may fail the whole call, so callers ask only for what is granted.
 PROFILE_FIELDS = {
     "display_name": "user.info.basic",
     "profile_image": "user.info.basic",
@@ -45,8 +44,8 @@ PROFILE_FIELDS = {
     "is_business_account": "user.account.type",
 }
 
-# Of the same endpoint: figures by day, who watches, and the scope that each takes. Scopes as
-# TikTok's descriptions of them read (inferred), figures as its page names them.
+# The same endpoint's daily metrics and audience, by the names on TikTok's page. Their scopes are
+# inferred from TikTok's descriptions of the scopes.
 DAILY_METRICS = (
     "followers_count",
     "video_views",
@@ -77,9 +76,9 @@ METRIC_FIELDS = {
 
 @dataclass(frozen=True)
 class Profile:
-    """An account's profile. None: not asked for, not granted, or not told.
+    """An account's profile. None: not asked for, not granted, or left out by TikTok.
 
-    All text is what the account holder typed: untrusted. ``profile_image_url`` is temporary.
+    The account holder typed all text: it is untrusted. ``profile_image_url`` is temporary.
     """
 
     display_name: str | None = None
@@ -97,11 +96,11 @@ class Profile:
 
 @dataclass(frozen=True)
 class AccountMetrics:
-    """Daily figures and audience of an account; what TikTok left out is not in it.
+    """An account's daily metrics and audience, without what TikTok left out.
 
-    ``days``: for each day in UTC the figures by TikTok's names, and ``audience_activity`` as 24
-    counts. ``audience``: "ages", "genders" and "countries", each a list of ``[name, share]``, the
-    largest share first: untrusted text, and a fraction from 0 to 1.
+    ``days``: for each day in UTC the metrics by TikTok's names, with ``audience_activity`` as 24
+    hourly counts. ``audience``: "ages", "genders" and "countries", each a list of
+    ``[name, share]``, the largest share first: untrusted text, and a fraction from 0 to 1.
     """
 
     days: Mapping[date, Mapping[str, Any]]
@@ -135,7 +134,7 @@ class BusinessProfile:
         )
 
     def metrics(self, fields: Iterable[str], first_day: date, last_day: date) -> AccountMetrics:
-        """Ask for ``fields`` (keys of `METRIC_FIELDS`) of these days, in UTC, both included.
+        """Ask for ``fields`` (keys of `METRIC_FIELDS`) from the first to the last day, in UTC.
 
         TikTok looks back at most 60 days.
         """
@@ -145,43 +144,43 @@ class BusinessProfile:
             "end_date": last_day.isoformat(),
         }
         # A new account has no data yet.
-        return read_metrics(
-            self._caller.get(self._PATH, query, is_data_needed=False), first_day, last_day
-        )
+        answer = self._caller.get(self._PATH, query, is_data_needed=False)
+        return read_metrics(answer, first_day, last_day)
 
-    def _query(self, fields: Iterable[str]) -> dict[str, str]:
-        return {"business_id": self._open_id, "fields": json.dumps(list(fields))}
+    def _query(self, fields: Iterable[str]) -> dict[str, Any]:
+        return {"business_id": self._open_id, "fields": list(fields)}
 
 
 def read_metrics(answer: Envelope, first_day: date, last_day: date) -> AccountMetrics:
+    """Read daily metrics and audience; leave out other days and whatever is malformed."""
     days: dict[date, dict[str, Any]] = {}
     for entry in objects(answer.data.get("metrics")):
         day = _date(entry.get("date"))
         if day is None or not first_day <= day <= last_day:
             continue
-        told: dict[str, Any] = {name: to_count(entry.get(name)) for name in DAILY_METRICS}
-        told["audience_activity"] = _hours(entry.get("audience_activity"))
-        days[day] = {name: value for name, value in told.items() if value is not None}
+        values: dict[str, Any] = {name: to_count(entry.get(name)) for name in DAILY_METRICS}
+        values["audience_activity"] = _hours(entry.get("audience_activity"))
+        days[day] = {name: value for name, value in values.items() if value is not None}
     audience = {
         name: _shares(answer.data.get(f"audience_{name}"), key)
         for name, key in (("ages", "age"), ("genders", "gender"), ("countries", "country"))
     }
     return AccountMetrics(
-        days={day: told for day, told in days.items() if told},
+        days={day: values for day, values in days.items() if values},
         audience={name: shares for name, shares in audience.items() if shares},
     )
 
 
 def _date(value: Any) -> date | None:
     try:
-        # fromisoformat() alone takes other spellings too.
+        # fromisoformat() alone accepts other formats, too.
         return date.fromisoformat(value if re.fullmatch(r"\d{4}-\d\d-\d\d", value) else "")
     except (TypeError, ValueError):
         return None
 
 
 def _hours(value: Any) -> list[int] | None:
-    """Counts for the hours 0 to 23; None unless each hour has one."""
+    """The counts of the hours 0 to 23; None unless all are there."""
     counts = {to_integer(item.get("hour")): to_count(item.get("count")) for item in objects(value)}
     hours = [counts.get(hour) for hour in range(24)]
     return None if None in hours else hours  # type: ignore[return-value]

@@ -27,6 +27,7 @@ from django_tiktok_business.api.client import TikTokClient
 from django_tiktok_business.api.oauth import OAuth, TokenGrant, TokenInfo
 from django_tiktok_business.api.profile import PROFILE_FIELDS, BusinessProfile, Profile
 from django_tiktok_business.api.rate_limit import RateLimiter
+from django_tiktok_business.db import clock
 from django_tiktok_business.exceptions import (
     AccessTokenRejectedError,
     AppConfigurationError,
@@ -1112,6 +1113,29 @@ def test_real_sleep_is_the_default(simulator: Simulator) -> None:
     OAuth(client).refresh(simulator.issue_grant()["refresh_token"])
     client.close()
     assert time.monotonic() - started >= 0.25
+
+
+def paused_limiter() -> RateLimiter:
+    """Has no slot for the next five minutes."""
+    limiter = no_limiter()
+    limiter.refused(RateLimitError("App reaches the QPM limit."), sent_at=clock.now())
+    return limiter
+
+
+def test_reserved_slot_is_used_once_also_by_authorized_clients(simulator: Simulator) -> None:
+    grant = simulator.issue_grant()
+    with client_of(simulator.session, limiter=paused_limiter()) as client:
+        reserved = client.with_slot()
+        profile = BusinessProfile(reserved.authorized(grant["access_token"]), grant["open_id"])
+        profile.profile(["username"])
+        for call in (
+            lambda: profile.profile(["username"]),
+            lambda: OAuth(reserved).token_info(grant["access_token"]),
+            lambda: OAuth(client).token_info(grant["access_token"]),
+        ):
+            with pytest.raises(RateLimitError, match=r"^No call to TikTok is free within 10 "):
+                call()
+    assert simulator.count(PROFILE) == len(simulator.calls) == 1
 
 
 # Sessions with a transport of their own

@@ -357,14 +357,14 @@ def test_words_that_only_resemble_tokens_stay() -> None:
 def test_missing_data_is_empty_and_not_foreign(data: Any) -> None:
     answer = answer_with(data)
     assert answer.data == {}
-    assert not answer.has_foreign_data
+    assert not answer.has_malformed_data
 
 
 @pytest.mark.parametrize("data", ["text", "", [1], 7, 0, True, False, 1.5])
 def test_data_of_another_type_is_foreign(data: Any) -> None:
     answer = answer_with(data)
     assert answer.data == {}
-    assert answer.has_foreign_data
+    assert answer.has_malformed_data
 
 
 def test_grant_holds_tokens_instants_and_sorted_scopes() -> None:
