@@ -1,1 +1,1 @@
-"""TikTok's Accounts API on the wire: one call, what its answer means, the endpoints by group."""
+"""TikTok's Accounts API on the wire: calls, what their answers mean, and groups of endpoints."""

@@ -22,8 +22,8 @@ __all__ = ["CODE_EXCHANGE_ERRORS", "ERRORS", "PARTIAL_SUCCESS", "REFRESH_ERRORS"
 
 PARTIAL_SUCCESS = 20001
 
-# One line per code: TikTok's own name, from its SDK's constants, is in the comment. What is not
-# here (and in no range below) is an APIError: not to be repeated, and no verdict on the account.
+# One line per code, with the name that TikTok's SDK gives it. Any other code, outside the range
+# below, becomes an APIError: the call is not repeated, and the account keeps its status.
 ERRORS: dict[int, type[APIError]] = {
     40001: PermissionDeniedError,  # PERMISSION_ERROR
     40006: AppConfigurationError,  # VERSION_ERROR
@@ -48,7 +48,7 @@ ERRORS: dict[int, type[APIError]] = {
     40132: RateLimitError,  # REQUEST_FREQUENCY_LIMITED
     40133: RateLimitError,  # too frequent (appendix only)
     40202: ServerError,  # WRITE_CONFLICT
-    40902: ServerError,  # a file could not be fetched; so are the next two (appendix only)
+    40902: ServerError,  # a file could not be fetched; likewise the next two (appendix only)
     40903: ServerError,
     40913: ServerError,
     40400: AppConfigurationError,  # ROUTE_NOT_FOUND
@@ -70,12 +70,12 @@ REFRESH_ERRORS: dict[int, type[APIError]] = {
     40103: ReauthorizationRequired,  # REFRESH_TOKEN_EXPIRE
     40107: ReauthorizationRequired,  # INVALID_REFRESH_TOKEN
     40131: ReauthorizationRequired,  # SCOPE_TT_USER_OAUTH_FAILED
-    # Verdicts on an access token say nothing about the refresh token that was sent.
+    # A rejected access token says nothing about the refresh token that was sent.
     40102: APIError,
     40105: APIError,
 }
 
 
 def error_of_range(code: int) -> type[APIError]:
-    """50000-53999: TikTok's own faults, storage and serialization included."""
+    """The error for a code outside the tables; 50000-53999 are faults of TikTok's servers."""
     return ServerError if 50000 <= code < 54000 else APIError

@@ -26,18 +26,18 @@ __all__ = [
     "read_grant",
 ]
 
-# Beyond these a lifetime is nonsense (milliseconds, an instant): a day and a year are usual.
+# Longer ones are nonsense, such as milliseconds or an instant; a day and a year are usual.
 MAX_ACCESS_TOKEN_LIFETIME_SECONDS = 366 * 86400
 MAX_REFRESH_TOKEN_LIFETIME_SECONDS = 10 * 366 * 86400
 
 
 @dataclass(frozen=True)
 class TokenGrant:
-    """What a token or refresh call gave. None: TikTok did not say, so what is stored stays.
+    """The tokens that TikTok issued. None: left out by TikTok, so the stored value stays.
 
-    The instants are counted from before the call was sent, so that they err on the early side.
-    ``refresh_token_expires_at`` is fixed by the account holder's consent; a refresh does not move
-    it (observed: it counts down).
+    Lifetimes count from before the call was sent, so that the instants err on the early side. The
+    account holder's consent fixes ``refresh_token_expires_at``; a refresh does not move it
+    (observed: it counts down).
     """
 
     access_token: str = field(repr=False)
@@ -50,7 +50,7 @@ class TokenGrant:
 
 @dataclass(frozen=True)
 class TokenInfo:
-    """What TikTok knows about an access token."""
+    """The app, account and scopes of an access token."""
 
     app_id: str
     open_id: str
@@ -65,7 +65,7 @@ class OAuth:
 
     def exchange_code(self, code: str, *, redirect_uri: str) -> TokenGrant:
         """Exchange an authorization code. Never tried twice: the first try uses the code up."""
-        code = Secret(code)  # here and below: an error report shows the variables' reprs
+        code = Secret(code)  # here and below: error reports show the reprs of variables
         sent_at = clock.instant()
         answer = self._client.call(
             "POST",
@@ -88,9 +88,10 @@ class OAuth:
     def refresh(self, refresh_token: str, *, until: float = math.inf) -> TokenGrant:
         """Renew an access token.
 
-        Tried again only where TikTok answered or was not reached. After a time-out the first
-        request may still be at work, and TikTok may rotate the refresh token with each. No try
-        after the first begins that could last beyond ``until``, on the monotonic clock.
+        Tried again only after an answer, or when TikTok was not reached. After a time-out the
+        first request may still be at work, and TikTok may rotate the refresh token with each.
+        ``until``: an instant of the monotonic clock; after the first try, none begins that could
+        last beyond it.
         """
         refresh_token = Secret(refresh_token)
         sent_at = clock.instant()
@@ -136,7 +137,7 @@ class OAuth:
 
 
 def read_grant(answer: Envelope, sent_at: datetime) -> TokenGrant:
-    """Read a token answer; the names of API v1.2 (``expires``, ...) are understood."""
+    """Read the answer of a token endpoint, also with the names of API v1.2 (``expires``, ...)."""
     access_token = answer.token("access_token")
     if access_token is None:
         raise answer.invalid("it has no access_token")
@@ -163,7 +164,7 @@ def read_grant(answer: Envelope, sent_at: datetime) -> TokenGrant:
 
 
 def _end_of(sent_at: datetime, longest: int, answer: Envelope, *names: str) -> datetime | None:
-    """The end of a lifetime in seconds; None (unknown) when no name holds one that makes sense."""
+    """The end of the first sensible lifetime (seconds) under these names; None: unknown."""
     for name in names:
         seconds = answer.integer(name)
         if seconds is not None and 0 < seconds <= longest:

@@ -1,4 +1,4 @@
-"""Tell an outage of TikTok from the trouble of one account."""
+"""Tell an outage of TikTok from a failure of one account."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Breaker", "is_outage"]
 
 
 def is_outage(answer: object) -> bool:
-    """Whether a call ended with a failure of TikTok itself, or of the way there."""
+    """Whether a call ended in a failure of TikTok's servers, or of the connection to them."""
     return isinstance(answer, ConnectionFailedError | ServerError)
 
 
@@ -28,6 +28,6 @@ class Breaker:
         return self._outages >= self._threshold
 
     def record(self, answer: object) -> None:
-        """Count what a call ended with: an outage, or anything else, which ends the row."""
+        """Count an outage; anything else that a call ended in starts the count again."""
         counts = is_outage(answer) or isinstance(answer, self._also)
         self._outages = self._outages + 1 if counts else 0

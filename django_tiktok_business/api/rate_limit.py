@@ -1,15 +1,13 @@
 """The rate limit that all processes share, and the pauses that TikTok asks for.
 
-Time is cut into slots, each a little longer than a minute divided by the calls that a minute may
-hold. A slot belongs to the caller who adds its key to the cache first: ``add`` is atomic on Redis,
-on Memcached, on Django's database cache (a key is never used twice there) and, within one process,
-on local memory. So all processes together spread their calls evenly, and none needs to know of the
-others.
+Time is divided into slots, each a little longer than a minute divided by REQUESTS_PER_MINUTE. A
+slot belongs to the caller that first adds its key to the cache: ``add`` is atomic on Redis, on
+Memcached, on Django's database cache (where no key is used twice) and, within one process, on local
+memory. So all processes together spread their calls evenly without knowing of each other.
 
-A caller that may take slots further in the future goes first. Somebody waits for an on-demand
-refresh: it takes the next free slot, wherever that is. A batch takes slots of the next moments
-only,
-and profile syncs take what nobody has taken until it is time.
+A caller that looks further ahead goes first. An on-demand refresh, which somebody waits for, takes
+the next free slot, wherever that is. A batch takes only slots of the next moments, and profile
+syncs take slots that are still free when they begin.
 """
 
 from __future__ import annotations
@@ -35,33 +33,34 @@ __all__ = ["BATCH", "ON_DEMAND", "WHEN_IDLE", "RateLimiter", "shared_limiter"]
 
 logger = logging.getLogger("tiktok_business")
 
-# How far ahead a slot may be taken, in seconds: who sees further comes first.
+# How far ahead a slot may be taken, in seconds: the further ahead, the higher the priority.
 ON_DEMAND: Final = LONGEST_PAUSE_SECONDS
 BATCH: Final = 0.25
 WHEN_IDLE: Final = 0.0
 
-# A slot is longer than 60 / N by this, and can be taken for so many seconds after it has begun, so
-# that calls that are sent or arrive a little late do not add up to more than N in any minute:
-# slots that begin within 60.5 seconds are 0.9984 N at most, and one for the fence post.
+# A slot lasts SLACK times 60 / N seconds and can be taken until LATEST seconds after its beginning,
+# so that calls sent or arriving a little late do not add up to more than N in any minute: at most
+# 0.9984 N slots begin within 60.5 seconds, plus one for the fence post.
 SLACK: Final = 1.01
 LATEST: Final = 0.5
-MOST_PER_MINUTE: Final = 10_000_000  # more than anybody can make; a slot must have a length
+MOST_PER_MINUTE: Final = 10_000_000  # beyond any real rate; keeps the length of a slot above zero
 
-# "Rate limits", TikTok API for Business, 2026-08-13: after too many queries in a second go on in
-# the next one, after too many in a minute pause for five minutes.
+# "Rate limits", TikTok API for Business, 2026-08-13: after too many queries in a second, continue
+# in the next second; after too many in a minute, pause for five minutes.
 NEXT_SECOND = 1.0
 FIVE_MINUTES = 300.0
-LONGEST_PAUSE = 3600.0  # whatever Retry-After says: tokens expire, and a proxy can send that too
-CLOCK_TOLERANCE = 60.0  # how far a pause may seem longer than that, should a clock be set meanwhile
-IN_A_ROW_SECONDS = 60.0  # a refusal that comes so soon after a pause is about more than a second
-PAUSE_LOOKUP_SECONDS = 0.2  # how often a process looks whether another was told to pause
+MAX_PAUSE_SECONDS = 3600.0  # a longer Retry-After may be a proxy's, and tokens expire meanwhile
+CLOCK_TOLERANCE_SECONDS = 60.0  # a pause may seem longer by this when somebody sets a clock
+IN_A_ROW_SECONDS = 60.0  # a refusal this soon after a pause is about more than one second
+PAUSE_LOOKUP_SECONDS = 0.2  # how often a process looks for pauses of the others
 
 
 class RateLimiter:
-    """At most ``per_minute`` calls (0: any number) of one app, over all processes with the cache.
+    """Limits the calls of one app to ``per_minute`` (0: no limit), in all processes together.
 
-    Thread-safe. Processes share a ceiling when app and number are the same; a pause holds for all
-    of the app's. When the cache fails, each process keeps to the ceiling by itself.
+    Thread-safe. Processes that share the cache share the slots of limiters with the same app and
+    number; a pause holds for all limiters of the app. When the cache fails, each process keeps to
+    the limit by itself.
     """
 
     def __init__(self, per_minute: int, *, app_id: str, cache_alias: str) -> None:
@@ -70,26 +69,26 @@ class RateLimiter:
         self._prefix = f"tiktok_business:{app_id}"
         self._cache_alias = cache_alias
         self._lock = threading.Lock()
-        self._taken: set[int] = set()  # slots that this process knows to be taken, not yet past
+        self._taken: set[int] = set()  # present and future slots known to be taken
         self._paused_until = 0.0  # by the shared clock
         self._pauses = 0
-        self._looked_at = -math.inf  # monotonic; when the pause was last looked up
+        self._looked_up_at = -math.inf  # monotonic; when the pause was last looked up
 
     @property
     def pauses(self) -> int:
-        """How many pauses in a row TikTok has asked for, by the last refusal."""
+        """How many pauses TikTok has asked for in a row, up to the last refusal."""
         return self._pauses
 
     @property
     def is_paused(self) -> bool:
-        """Whether TikTok has asked for a pause that is not over."""
+        """Whether a pause that TikTok has asked for is not over yet."""
         with self._lock:
             return self._pause_end() > clock.now()
 
     def reserve(self, ahead_seconds: float) -> float | None:
-        """Take a slot; return the seconds until it begins, or None when none is free.
+        """Take a slot; return the seconds until it begins, or None when no slot is free.
 
-        Looks ``ahead_seconds`` into the future. A slot that was taken and is not used is lost.
+        Looks ``ahead_seconds`` into the future. A slot that is taken and not used is lost.
         """
         with self._lock:
             now = clock.now()
@@ -110,7 +109,7 @@ class RateLimiter:
             return None
 
     def wait_seconds(self, ahead_seconds: float) -> float:
-        """After `reserve` gave None: how long it takes until it is worth another try."""
+        """After `reserve` returned None: the seconds until another try may succeed."""
         with self._lock:
             now = clock.now()
             if (pause := self._pause_end() - now - ahead_seconds) > 0:
@@ -120,14 +119,14 @@ class RateLimiter:
             return self._slot_seconds - (now + ahead_seconds) % self._slot_seconds
 
     def refused(self, error: RateLimitError, *, sent_at: float) -> float:
-        """TikTok has refused a call for its rate: let everybody pause; returns for how long.
+        """Make all processes pause after TikTok refused a call; return for how many seconds.
 
-        At most LONGEST_PAUSE; then somebody may look whether calls are taken again. ``sent_at`` is
-        when the call was sent, by the shared clock: calls that were under way when a pause began
-        are refused for the same reason, and prolong nothing.
+        At most MAX_PAUSE_SECONDS; then a call may show whether TikTok accepts them again.
+        ``sent_at``: when the call was sent, by the shared clock. TikTok refuses calls that were
+        under way when a pause began for the same reason, so they do not prolong it.
         """
         with self._lock:
-            self._looked_at = -math.inf
+            self._looked_up_at = -math.inf
             end = self._pause_end()
             now = clock.now()
             if sent_at < end and error.retry_after is None:
@@ -145,39 +144,39 @@ class RateLimiter:
 
     def _asked_for(self, error: RateLimitError) -> float:
         if error.retry_after is not None:
-            return min(max(error.retry_after, NEXT_SECOND), LONGEST_PAUSE)
-        # "App reaches the QPS limit." and "... requests from App are temporarily restricted.":
-        # the messages seen; TikTok's code is 40100 for both.
+            return min(max(error.retry_after, NEXT_SECOND), MAX_PAUSE_SECONDS)
+        # Messages seen: "App reaches the QPS limit." and "... requests from App are temporarily
+        # restricted."; TikTok's code is 40100 for both.
         if "QPS" in error.message:
             return NEXT_SECOND
         is_restricted = "QPM" in error.message or "restricted" in error.message
         return FIVE_MINUTES if is_restricted or self._pauses > 1 else NEXT_SECOND
 
     def _take(self, index: int, wait_seconds: float) -> bool:
-        # Past, nobody tries to take it any more: this keeps the keys few. Whole seconds, as
-        # Redis and Memcached count them.
+        # A key expires soon after its slot, which nobody takes then. In whole seconds, as Redis
+        # and Memcached count.
         lives_seconds = math.ceil(wait_seconds + self._slot_seconds) + 2
         key = f"{self._prefix}:{self.per_minute}:{index}"
         self._taken.add(index)
         for _ in range(3):
             if self._cached("add", key, 1, lives_seconds) is not False:
                 return True
-            # Some caches say that too when they fail, or when two collide: a slot that somebody
-            # has is there to be seen.
+            # Some caches return False also when they fail, or when two callers collide. Only the
+            # key shows that somebody has taken the slot.
             if self._cached("get", key) is not None:
                 return False
-        return True  # it fails
+        return True  # the cache fails
 
     def _pause_end(self) -> float:
-        if time.monotonic() - self._looked_at >= PAUSE_LOOKUP_SECONDS:
-            self._looked_at = time.monotonic()
+        if time.monotonic() - self._looked_up_at >= PAUSE_LOOKUP_SECONDS:
+            self._looked_up_at = time.monotonic()
             match self._cached("get", f"{self._prefix}:pause"):
                 case (float() as until, int() as pauses) if _is_possible(until):
                     self._paused_until, self._pauses = until, pauses
         return self._paused_until if _is_possible(self._paused_until) else 0.0
 
     def _cached(self, method: str, *arguments: Any) -> Any:
-        """Call the cache; None when it fails."""
+        """Call a method of the cache; None when the cache fails."""
         return cached(
             lambda cache: getattr(cache, method)(*arguments),
             otherwise=None,
@@ -187,15 +186,15 @@ class RateLimiter:
 
 
 def _is_possible(paused_until: float) -> bool:
-    """Whether it can be the end of a pause: a later one was set by a wrong clock."""
-    return paused_until <= clock.now() + LONGEST_PAUSE + CLOCK_TOLERANCE
+    """Whether it can be the end of a pause; a later one comes from a wrong clock."""
+    return paused_until <= clock.now() + MAX_PAUSE_SECONDS + CLOCK_TOLERANCE_SECONDS
 
 
 @lru_cache(maxsize=16)
 def shared_limiter(per_minute: int, *, app_id: str, cache_alias: str) -> RateLimiter:
-    """The one ceiling of its kind in this process: its threads, too, must not take a slot twice."""
+    """The limiter that all threads of this process share, so that none takes a slot twice."""
     return RateLimiter(per_minute, app_id=app_id, cache_alias=cache_alias)
 
 
-# A thread that held a ceiling's lock while another one forked does not live on in the child.
+# A forked child does not inherit the thread that held a limiter's lock, only the locked lock.
 getattr(os, "register_at_fork", lambda **hooks: None)(after_in_child=shared_limiter.cache_clear)

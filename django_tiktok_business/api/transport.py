@@ -1,8 +1,8 @@
-"""One HTTP request over `requests`: bounded in time and size, and silent about secrets.
+"""Send one HTTP request with `requests`: bounded in time and size, and without leaking secrets.
 
 The exceptions of `requests` carry the request with its tokens, and their tracebacks run through
-frames that hold it as bytes. So an error is never raised here but returned as one of ours, made of
-the names of the exceptions alone, with no cause and no context.
+frames that hold it as bytes. So this module raises no error but returns one of ours, without cause
+or context, whose message holds only the names of the exceptions.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MAX_RETRY_AFTER_SECONDS = 86400.0  # TikTok's longest limit ends at midnight UTC
 
 @dataclass(frozen=True, repr=False)
 class Request:
-    """One HTTP request. ``secrets`` are the values in it that no error may repeat."""
+    """One HTTP request. ``secrets``: the values in it that no error may repeat."""
 
     method: str
     url: str
@@ -57,12 +57,12 @@ class Request:
 
 
 class Transport:
-    """The connections of one client; they belong to one thread.
+    """The connections of one client. Not thread-safe.
 
-    ``timeout`` is in seconds: for connecting (each address of the host), for each wait on the
-    answer, and once more for the whole body, so that a body that trickles in ends after at most
-    twice that. Not bounded are the look-up of the host's name and headers that trickle in: the
-    standard library offers no place to stand between them.
+    ``timeout`` is in seconds. It bounds connecting to each address of the host, each wait for the
+    answer, and once more the whole body, so that a body that trickles in ends after at most twice
+    that. The look-up of the host's name and headers that trickle in have no bound: the standard
+    library offers no hook for them.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Transport:
 
     @sensitive_variables()
     def send(self, request: Request) -> Envelope | TikTokBusinessError:
-        """Send a request; an error is returned. Only what the session factory raises is raised."""
+        """Send a request and return the answer or the error; only the session factory may raise."""
         if self._session is None:
             self._session = self._new_session()
         outer = _is_sending.set(True)
@@ -98,9 +98,9 @@ class Transport:
             _is_sending.reset(outer)
 
     def reach(self, url: str) -> datetime | TikTokBusinessError | None:
-        """Make a HEAD request: the time that the host tells, None when it tells none.
+        """Make a HEAD request; return the time in the ``Date`` header, None without one.
 
-        An error is returned, as by `send`; any HTTP status will do.
+        Returns an error as `send` does. Any HTTP status will do.
         """
         if self._session is None:
             self._session = self._new_session()
@@ -121,14 +121,13 @@ class Transport:
     def _response(self, session: requests.Session, request: Request) -> requests.Response:
         common: dict[str, Any] = {
             "hooks": {"response": [*session.hooks["response"], _forget_redirect]},
-            # Without it, .netrc or a URL with a password would add an Authorization header.
+            # Otherwise .netrc or a URL with a password would add an Authorization header.
             "auth": session.auth or _leave_unchanged,
         }
-        # A redirect would take the token header along.
-        sent: dict[str, Any] = {
+        options: dict[str, Any] = {
             "timeout": self._timeout,
             "stream": True,
-            "allow_redirects": False,
+            "allow_redirects": False,  # a redirect would take the token header along
         }
         if request.query or session.auth or not _is_plain(session):
             return session.request(
@@ -138,9 +137,9 @@ class Transport:
                 data=request.content,
                 headers=request.headers,
                 **common,
-                **sent,
+                **options,
             )
-        # request() would read the environment (proxies, certificates) and take the URL apart anew,
+        # request() would read the environment (proxies, certificates) and parse the URL each time,
         # which takes longer than all the rest of a refresh.
         key = (request.method, request.url)
         if key not in self._prepared:
@@ -154,18 +153,18 @@ class Transport:
         prepared = template.copy()
         prepared.headers.update(request.headers)
         prepared.prepare_body(request.content, None)
-        return session.send(prepared, **{**environment, **sent})
+        return session.send(prepared, **{**environment, **options})
 
     def _new_session(self) -> requests.Session:
-        # Costly to import, and most processes never call TikTok.
+        # Slow to import, and most processes never call TikTok.
         from http.cookiejar import DefaultCookiePolicy
 
         import requests
 
         session = (self._session_factory or requests.Session)()
         for name in _LOGGERS_OF_URLLIB3:
-            logging.getLogger(name).addFilter(_name_exceptions)  # once: it is the same each time
-        # One account's answer must not leave a cookie in the calls of the next.
+            logging.getLogger(name).addFilter(_name_exceptions)  # added once, however often called
+        # A cookie from one account's answer must not go with another account's call.
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         return session
 
@@ -173,7 +172,7 @@ class Transport:
         if getattr(response.raw, "closed", False):  # a hook of the session has read it
             return SecretBytes(response.content)
         deadline = time.monotonic() + self._timeout
-        packed = BytesIO()  # whose repr shows nothing; see `_pieces`
+        packed = BytesIO()  # its repr shows nothing; see `_pieces`
         for piece in _pieces(response):
             packed.write(piece)
             if packed.tell() > MAX_BODY_BYTES:
@@ -212,15 +211,15 @@ class Transport:
         )
 
 
-# Exceptions of requests, urllib3 and the standard library, by name: the versions of urllib3 differ
-# in where they are and what they inherit. In doubt a request was sent.
+# Exceptions of requests, urllib3 and the standard library, by name: the versions of urllib3 define
+# them in different places and with different bases. When in doubt, the request was sent.
 _BAD_URL = frozenset({"InvalidProxyURL", "InvalidSchema", "InvalidURL", "MissingSchema"})
 _BEFORE_SENDING = frozenset(
     {
         "ConnectTimeoutError",
         "NameResolutionError",
         "NewConnectionError",  # refused, no route
-        "ProxyError",  # the proxy is out of reach, or does not make the connection
+        "ProxyError",  # the proxy is unreachable, or refuses the connection
         "SSLCertVerificationError",
     }
 )
@@ -234,7 +233,7 @@ _NOT_DECODABLE = frozenset({"ContentDecodingError", "DecodeError"})
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception and what it wraps: `requests` and urllib3 pass it on in one of three places."""
+    """An exception and those it wraps; `requests` and urllib3 keep these in three places."""
     link: BaseException | None = error
     for _ in range(8):
         if link is None:
@@ -245,28 +244,28 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _pieces(response: requests.Response) -> Iterator[SecretBytes]:
-    """The body as it comes in, packed: no piece takes more than one wait on the network."""
+    """The compressed body as it arrives: no piece takes more than one wait for the network."""
     read1 = getattr(response.raw, "read1", None)
-    if read1 is None:  # urllib3 1: it waits until it has all that was asked for
+    if read1 is None:  # urllib3 1, whose read() waits until it has all the bytes
         stream = getattr(response.raw, "stream", None)
         pieces = stream(1, decode_content=False) if stream else response.iter_content(1)
         yield from map(SecretBytes, pieces)
         return
-    # Should the process be told to stop right here, a report would show this frame's variables.
+    # Should a signal stop the process right here, a report would show this frame's variables.
     while piece := SecretBytes(read1(READ_BYTES, decode_content=False) or b""):
         yield piece
 
 
 def _unpacked(body: SecretBytes, encodings: str) -> SecretBytes:
-    """The body, cut off when it is larger than any answer.
+    """The decompressed body, cut off when it is larger than any answer.
 
-    urllib3 would wait for more of a packed body until there is something to unpack, however long.
-    What cannot be unpacked is handed on as it came: gateways label plain answers, and whether it is
-    one is seen when it is read.
+    urllib3 would wait without limit for enough of a compressed body to decompress something. A
+    body that cannot be decompressed is returned as it is: some gateways label plain answers as
+    compressed, and parsing shows whether it is one.
     """
     for encoding in reversed(encodings.lower().replace(" ", "").split(",")):
         if encoding in ("deflate", "gzip", "x-gzip"):
-            # Of deflate there are two kinds, with and without a head.
+            # There are two kinds of deflate, with and without a zlib header.
             is_bare = encoding == "deflate" and body[:1] != b"\x78"
             unpacking = zlib.decompressobj(-zlib.MAX_WBITS if is_bare else 32 + zlib.MAX_WBITS)
             try:
@@ -284,10 +283,10 @@ _is_sending: ContextVar[bool] = ContextVar("is_sending", default=False)
 
 
 def _name_exceptions(record: logging.LogRecord) -> bool:
-    """Log what urllib3 trips over in an answer to us by its name alone.
+    """Reduce the exceptions that urllib3 logs about our calls to their names.
 
-    It logs headers that it cannot parse with all that follows them: when the blank line before the
-    body is missing, or a gateway repeats the request, those are tokens.
+    urllib3 logs headers that it cannot parse, with all that follows them. When the blank line
+    before the body is missing, or a gateway repeats the request, tokens follow.
     """
     if _is_sending.get() and isinstance(record.args, tuple):
         record.args = tuple(
@@ -298,14 +297,14 @@ def _name_exceptions(record: logging.LogRecord) -> bool:
 
 
 def _is_plain(session: requests.Session) -> bool:
-    """Whether no subclass, or wrapper, does something of its own with each request."""
+    """Whether it is no subclass or wrapper, which may treat each request in its own way."""
     import requests
 
     return type(session) is requests.Session
 
 
 def _forget_redirect(response: requests.Response, **_: Any) -> None:
-    """Keep `requests` from preparing the next request: it would read the whole body for that."""
+    """Keep `requests` from preparing the redirected request: that would read the whole body."""
     response.headers.pop("Location", None)
 
 
@@ -314,7 +313,7 @@ def _leave_unchanged(request: requests.PreparedRequest) -> requests.PreparedRequ
 
 
 def _seconds(header: str | None) -> float | None:
-    """Retry-After, as seconds or as an HTTP date, at most a day; None when missing or nonsense."""
+    """The seconds of a Retry-After header, at most a day; None when missing or malformed."""
     if header is None:
         return None
     text = header.strip()
@@ -328,7 +327,7 @@ def _seconds(header: str | None) -> float | None:
 
 
 def _instant(header: str | None) -> datetime | None:
-    """An HTTP date; None when it is missing or nonsense."""
+    """The instant of an HTTP date; None when missing or malformed."""
     try:
         at = parsedate_to_datetime(header or "")
     except (ValueError, OverflowError):
