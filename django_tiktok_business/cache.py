@@ -1,4 +1,4 @@
-"""What processes share through Django's cache. A cache that is down stops nobody."""
+"""Share limits and halts among processes through Django's cache; a cache that fails allows all."""
 
 from __future__ import annotations
 
@@ -28,43 +28,45 @@ LIMIT_SECONDS = 60
 WARN_AGAIN_SECONDS = 60.0
 
 
-def allow(event: str, whose: str, most: int) -> bool:
-    """Count one more ``event``; False when there are more than ``most`` within LIMIT_SECONDS.
+def allow(event: str, subject: str, limit: int) -> bool:
+    """Count an event; False when there are more than ``limit`` of its kind within LIMIT_SECONDS.
 
-    Each is a key of its own: `add` is atomic also where `incr` is not, as in the database. True
-    where the cache is down or keeps nothing: then nobody is stopped.
+    ``subject``: whom the limit is for. True when the cache fails or stores nothing.
     """
-    key = _key(event, whose)
+    key = _key(event, subject)
 
     def is_counted(cache: BaseCache) -> bool:
-        keys = (f"{key}.{number}" for number in range(1, most + 1))
+        # A key for each event: `add` is atomic even where `incr` is not, as in the database.
+        keys = (f"{key}.{number}" for number in range(1, limit + 1))
         return any(cache.add(each, 1, timeout=2 * LIMIT_SECONDS) for each in keys)
 
-    is_counted_or_down: bool = cached(is_counted, otherwise=True)
-    return is_counted_or_down
+    is_allowed: bool = cached(is_counted, otherwise=True)
+    return is_allowed
 
 
-def is_exhausted(event: str, whose: str, most: int) -> bool:
-    """Whether there were ``most`` within LIMIT_SECONDS, without counting another one."""
-    key = f"{_key(event, whose)}.{most}"
+def is_exhausted(event: str, subject: str, limit: int) -> bool:
+    """Whether `allow` has counted ``limit`` events within LIMIT_SECONDS; counts none itself."""
+    key = f"{_key(event, subject)}.{limit}"
     return cached(lambda cache: cache.get(key), otherwise=None) is not None
 
 
-def _key(event: str, whose: str) -> str:
+def _key(event: str, subject: str) -> str:
     window = int(time.time()) // LIMIT_SECONDS
-    digest = hashlib.sha256(whose.encode(errors="replace")).hexdigest()
-    # The window is in the key: some caches prolong the life of what they count.
+    digest = hashlib.sha256(subject.encode(errors="replace")).hexdigest()
+    # The window is part of the key since some caches extend a key's lifetime when it changes.
     return f"tiktok_business.{event}.{digest}.{window}"
 
 
 def halt(reason: str, seconds: int) -> None:
-    """Have `halt_reason` tell all processes for so many seconds why not to call TikTok."""
-    cached(lambda cache: cache.set(_halt_key(), reason, seconds), otherwise=None)
+    """Halt the queue jobs of all processes for so many seconds; `halt_reason` returns why."""
+    key = _halt_key()
+    cached(lambda cache: cache.set(key, reason, seconds), otherwise=None)
 
 
 def halt_reason() -> str | None:
-    """Why no queue job may call TikTok just now; None when all may."""
-    reason: str | None = cached(lambda cache: cache.get(_halt_key()), otherwise=None)
+    """Why queue jobs may not call TikTok at present; None when they may."""
+    key = _halt_key()
+    reason: str | None = cached(lambda cache: cache.get(key), otherwise=None)
     return reason
 
 
@@ -79,11 +81,10 @@ def cached(
     alias: str | None = None,
     own_connection: bool = False,
 ) -> Any:
-    """What the cache says, or ``otherwise`` when it does not work.
+    """Return what ``ask`` returns for the cache, or ``otherwise`` when the cache fails.
 
-    ``alias`` defaults to CACHE_ALIAS. A cache in the database that fails does not fail the caller's
-    transaction. With ``own_connection`` others see at once what is written there, not only when
-    that transaction ends.
+    ``alias`` defaults to CACHE_ALIAS. A database cache that fails leaves the caller's transaction
+    intact. With ``own_connection``, others see what is written to it before that transaction ends.
     """
     alias = conf.usable("CACHE_ALIAS") if alias is None else alias
     try:
@@ -92,7 +93,7 @@ def cached(
             return ask(cache)
         using = router.db_for_write(cache.cache_model_class)
         if own_connection and not _is_only_writer(using):
-            # Its own thread has its own connection; a pool's threads have none to close.
+            # A new thread has a connection of its own. Unlike a pool's, its connection is closed.
             with ThreadPoolExecutor(max_workers=1) as thread:
                 return thread.submit(_ask_and_disconnect, ask, alias).result()
         with transaction.atomic(using=using):
@@ -115,8 +116,8 @@ _WRITING_MODES: Final = ("IMMEDIATE", "EXCLUSIVE")
 def _is_only_writer(using: str) -> bool:
     """Whether another connection would wait in vain for the caller's transaction to end.
 
-    SQLite has one writer: the caller's transaction, if it writes from its beginning on. Nobody else
-    can take a slot meanwhile.
+    SQLite has one writer. If the caller's transaction has been it from its beginning, nobody else
+    can write to the cache until it ends, so it needs no other connection.
     """
     connection: Any = connections[using]
     is_writer = connection.vendor == "sqlite" and connection.in_atomic_block

@@ -1,4 +1,4 @@
-"""Every error type of the project, by what the caller can do about it.
+"""The errors of this package, by what the caller can do about them.
 
 ::
 
@@ -9,9 +9,9 @@
     │   ├── AccountBusyError                      another worker or transaction holds the account
     │   ├── ConnectionFailedError                 no answer; TikTok may have acted on the request
     │   │   └── ConnectionNotMadeError            the request never reached TikTok
-    │   ├── RateLimitError          (APIError)    wait, `retry_after` seconds where that is known
-    │   ├── ServerError             (APIError)    TikTok has a fault of its own
-    │   └── InvalidResponseError    (APIError)    the answer is not of the documented shape
+    │   ├── RateLimitError          (APIError)    wait: `retry_after` seconds, when known
+    │   ├── ServerError             (APIError)    TikTok's servers failed
+    │   └── InvalidResponseError    (APIError)    the answer does not have the documented shape
     ├── APIError                                  TikTok refused; see its attributes
     │   ├── AccessTokenRejectedError              refresh, then try once more
     │   ├── ReauthorizationRequired               the account holder has to connect again
@@ -19,12 +19,12 @@
     │   ├── AuthorizationCodeRejectedError        start the browser flow again
     │   └── AppConfigurationError                 fix the configuration
     │       └── AppCredentialsRejectedError       ... of the app's credentials: no call can succeed
-    ├── DecryptionError                           no configured key opens the stored token
-    ├── AccountOwnedByAnotherUserError            the account is connected by somebody else
-    └── AccountGoneError                          the account's row is deleted, or not committed yet
+    ├── DecryptionError                           no configured key decrypts the stored token
+    ├── AccountOwnedByAnotherUserError            another user has connected the account
+    └── AccountGoneError                          the account's row is deleted, or not visible yet
 
-No message, argument or attribute ever holds a token, an authorization code or a secret, and API
-errors are raised without a cause: the exceptions of `requests` carry the whole request.
+No message, argument or attribute ever holds a token, an authorization code or a secret. API errors
+have no cause, since the exceptions of `requests` carry the whole request.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ class ConfigurationError(ImproperlyConfigured):
 
 
 class TikTokBusinessError(Exception):
-    """Base of what can go wrong at run time; ``remedy`` says what the caller can do."""
+    """Base of all run-time errors; ``remedy`` says what the caller can do."""
 
     remedy: ClassVar[str] = "Report this to whoever runs the site."
 
 
 class RetryableError(TikTokBusinessError):
-    """The stored tokens are unchanged and may well be good: try again later."""
+    """A temporary failure: the stored tokens are unchanged and probably valid."""
 
     remedy = "Try again later."
 
@@ -77,18 +77,18 @@ class AccountBusyError(RetryableError):
 
 
 class ConnectionFailedError(RetryableError):
-    """No (complete) answer arrived; TikTok may or may not have acted on the request."""
+    """No complete answer arrived; TikTok may have acted on the request."""
 
 
 class ConnectionNotMadeError(ConnectionFailedError):
-    """The request never reached TikTok: DNS, refused, TLS, connect time-out."""
+    """The request never reached TikTok: DNS, TLS, a refused connection, a connect time-out."""
 
 
 class APIError(TikTokBusinessError):
     """TikTok answered with an error that repeating the call will not change.
 
-    ``code`` is TikTok's (None when the answer held none), ``message`` TikTok's text, ``request_id``
-    what its support asks for ("" when not told), ``http_status`` an int or None.
+    ``code`` and ``message`` are TikTok's; ``code`` is None when the answer has none. TikTok's
+    support asks for ``request_id`` ("" when unknown). ``http_status`` is an int or None.
     """
 
     remedy = "Do not repeat the call; see the message."
@@ -113,35 +113,35 @@ class APIError(TikTokBusinessError):
             f"HTTP {self.http_status}" if self.http_status not in (None, 200) else "",
             f"request id {self.request_id}" if self.request_id else "",
         ]
-        told = ", ".join(fact for fact in facts if fact)
-        return f"{self.message} ({told})" if told else self.message
+        details = ", ".join(fact for fact in facts if fact)
+        return f"{self.message} ({details})" if details else self.message
 
 
 class RateLimitError(RetryableError, APIError):
-    """TikTok asks for fewer calls, or the shared ceiling leaves none for now.
+    """TikTok asks for fewer calls, or the shared rate limit allows none at present.
 
-    ``retry_after``: in so many seconds calls are made again, None when that is not known.
+    ``retry_after``: the seconds until calls are allowed again, None when unknown.
     """
 
     retry_after: float | None = None
 
 
 class ServerError(RetryableError, APIError):
-    """TikTok failed at its own end, or is under maintenance."""
+    """TikTok's servers failed or are under maintenance."""
 
 
 class InvalidResponseError(RetryableError, APIError):
-    """The answer is not of the documented shape (HTML, cut off, a needed field missing)."""
+    """The answer does not have the documented shape (HTML, cut off, a missing field)."""
 
 
 class AccessTokenRejectedError(APIError):
-    """The access token has expired or is not accepted."""
+    """The access token has expired, or TikTok does not accept it."""
 
     remedy = "Refresh the access token, then try once more."
 
 
 class ReauthorizationRequired(APIError):  # noqa: N818 -- the name is part of the public contract
-    """The connection cannot be renewed without its account holder."""
+    """Only the account holder can renew the connection."""
 
     remedy = "Ask the account holder to connect the account again."
 
@@ -153,13 +153,13 @@ class PermissionDeniedError(APIError):
 
 
 class AuthorizationCodeRejectedError(APIError):
-    """The authorization code is expired, used, or not ours."""
+    """The authorization code has expired, was used before, or belongs to another app."""
 
     remedy = "Start connecting again from the beginning."
 
 
 class AppConfigurationError(APIError):
-    """TikTok refuses what the configuration says (endpoint, API version, app permissions)."""
+    """TikTok refuses the configuration: endpoint, API version or app permissions."""
 
     remedy = "Fix the configuration of the app."
 
@@ -171,13 +171,13 @@ class AppCredentialsRejectedError(AppConfigurationError):
 
 
 class DecryptionError(TikTokBusinessError):
-    """A stored token cannot be decrypted; the message names the account and the key."""
+    """No configured key decrypts a stored token; the message names the account and the key."""
 
     remedy = "Restore the missing encryption key, or reconnect the account."
 
 
 class AccountOwnedByAnotherUserError(TikTokBusinessError):
-    """Somebody else has connected this TikTok account already."""
+    """Another user has already connected this TikTok account."""
 
     remedy = "Ask its owner or an administrator."
 

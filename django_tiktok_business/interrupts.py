@@ -1,8 +1,7 @@
-"""Defer OS signals while a token request is in flight, and let them stop a run.
+"""Defer OS signals during a token request, and let signals stop a run.
 
-Ctrl-C, the time limit of a Celery task and the end of a worker reach Python code as an exception at
-any place, or end the process. In the middle of a call, the pair it was about to bring would be
-lost.
+Ctrl-C, the time limit of a Celery task and the shutdown of a worker raise an exception at any place
+of the code, or end the process. In the middle of a request, the new pair of tokens would be lost.
 """
 
 from __future__ import annotations
@@ -18,62 +17,64 @@ if TYPE_CHECKING:
 
 __all__ = ["defer_signals", "set_soon", "stop_on_signal"]
 
-# SIGHUP: a terminal that is closed, or a line that drops. Windows has neither it nor SIGUSR1.
+# SIGHUP: a terminal closes, or its connection breaks. Windows has neither SIGHUP nor SIGUSR1.
 _STOP: Final = ("SIGINT", "SIGTERM", "SIGHUP")
 _DEFER: Final = (*_STOP, "SIGUSR1")  # Celery's soft time limit
 
 
 @contextmanager
 def defer_signals(on_signal: Callable[[], object] | None = None) -> Iterator[None]:
-    """Let a signal take effect when the block is left; a second one of its kind does so at once.
+    """Defer signals to the end of the block; a second one of the same kind takes effect at once.
 
-    ``on_signal`` is called when one arrives. Does nothing in other threads than the main one, which
-    no signal interrupts.
+    Calls ``on_signal`` when a signal arrives. Does nothing outside the main thread, since signals
+    interrupt only that one.
     """
-    arrived: list[int] = []
+    deferred: list[int] = []
 
-    def note(number: int, usual: dict[int, Any]) -> None:
-        arrived.append(number)
+    def defer(number: int, usual: dict[int, Any]) -> None:
+        deferred.append(number)
         signal.signal(number, usual[number])
         if on_signal is not None:
             on_signal()
 
     try:
-        with _handled(_DEFER, note):
+        with _handled(_DEFER, defer):
             yield
     finally:
-        for number in arrived:
+        for number in deferred:
             signal.raise_signal(number)
 
 
 @contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM, SIGINT and SIGHUP set; a second signal takes its usual effect."""
+    """Yield an event that SIGTERM, SIGINT or SIGHUP sets; a second signal has its usual effect."""
     stop = threading.Event()
 
-    def note(number: int, usual: dict[int, Any]) -> None:
+    def set_stop(number: int, usual: dict[int, Any]) -> None:
         set_soon(stop)
         for each, handler in usual.items():
             signal.signal(each, handler)
 
-    with _handled(_STOP, note):
+    with _handled(_STOP, set_stop):
         yield stop
 
 
 def set_soon(event: threading.Event) -> None:
-    """Set an event from a signal handler: it may interrupt the very wait() that holds the lock."""
+    """Set an event from a signal handler: the interrupted code may hold its lock in wait()."""
     _thread.start_new_thread(event.set, ())
 
 
 @contextmanager
-def _handled(names: tuple[str, ...], note: Callable[[int, dict[int, Any]], None]) -> Iterator[None]:
-    """Call ``note`` with a signal's number and the usual handlers; the block ends with those."""
+def _handled(
+    names: tuple[str, ...], handle: Callable[[int, dict[int, Any]], None]
+) -> Iterator[None]:
+    """Call ``handle`` with a signal's number and the usual handlers, restored after the block."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    # Not what is ignored, as under `nohup`, nor what was set by something else than Python (None),
-    # which could not be put back.
+    # Not signals that are ignored, as under `nohup`, nor handlers that Python did not install
+    # (None) and could not restore.
     usual = {
         number: handler
         for number in numbers
@@ -81,8 +82,8 @@ def _handled(names: tuple[str, ...], note: Callable[[int, dict[int, Any]], None]
     }
     try:
         for number in usual:
-            signal.signal(number, lambda number, frame: note(number, usual))
-    except ValueError:  # a sub-interpreter, as under mod_wsgi: it may set none, and gets none
+            signal.signal(number, lambda number, frame: handle(number, usual))
+    except ValueError:  # a sub-interpreter, as under mod_wsgi, can neither set nor get any
         usual = {}
     try:
         yield

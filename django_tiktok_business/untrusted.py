@@ -1,4 +1,4 @@
-"""Make text and addresses that strangers wrote safe to store, log and show."""
+"""Make text and URLs from strangers safe to store, log and show."""
 
 from __future__ import annotations
 
@@ -10,45 +10,46 @@ __all__ = ["https_host", "is_visible", "single_line", "storable_text", "visible_
 
 
 def storable_text(value: Any) -> str:
-    """Text that every database can hold: no NUL, no lone surrogates."""
+    """Return text that every database can store, without NULs and lone surrogates."""
     if not isinstance(value, str):
         return ""
     return value.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def single_line(value: Any) -> str:
-    """Text in one line: a line break in a message would forge a record of a log file."""
+    """Return text as one line, since a line break would forge a record in a log file."""
     text = storable_text(value)
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+    printable = (character if character.isprintable() else " " for character in text)
+    return " ".join("".join(printable).split())
 
 
-# Letters and symbols by their category, and blank: the Hangul fillers and the empty Braille cell.
 _JOINERS = "\u200c\u200d"
+# Unicode counts the Hangul fillers as letters and the empty Braille cell as a symbol.
 _BLANK_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"
 
 
 def is_visible(character: str) -> bool:
-    """Whether it leaves ink: no space, no control or format character, no filler or bare mark."""
+    """Whether a reader sees it: it is no space, control, format or filler character, nor a mark."""
     return unicodedata.category(character)[0] in "LNPS" and character not in _BLANK_LETTERS
 
 
 def visible_line(text: str) -> str:
-    """Text in one line that cannot turn its neighbours round (bidi controls) or hide in itself.
+    """Return text as one line without invisible characters, such as those that reverse text.
 
-    Of the invisible characters the two joiners stay, which scripts and emoji need.
+    The two joiners stay: some scripts and emoji need them.
     """
     return "".join(
-        sign
-        for sign in " ".join(text.split())
-        if sign in _JOINERS or unicodedata.category(sign) not in ("Cc", "Cf")
+        character
+        for character in " ".join(text.split())
+        if character in _JOINERS or unicodedata.category(character) not in ("Cc", "Cf")
     )
 
 
 def https_host(url: str) -> str:
-    """The host of an https address, lower-case; "" for every other scheme or text.
+    """Return the host of an https URL in lower case; "" for any other text.
 
-    Browsers take a backslash for a slash and skip control characters, so where they would go with
-    such an address is not the host that Python reads from it.
+    "" also for odd URLs: browsers read a backslash as a slash and skip control characters, so they
+    would go to another host than the one that Python reads.
     """
     try:
         parts = urlsplit(url)
