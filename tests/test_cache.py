@@ -1,162 +1,158 @@
-"""How often a user may start to connect, and come back with an answer."""
+"""Limits and halts that processes share, and caches that fail."""
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Iterator
+import time
+import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.cache import cache
+from django.core.cache import caches
+from django.core.cache.backends.base import BaseCache
 from django.core.management import call_command
-from django.db import connection, connections
-from django.test import Client, override_settings
+from django.db import connection, connections, transaction
 
 from django_tiktok_business import cache as shared_cache
-from django_tiktok_business import services
-from django_tiktok_business.models import BusinessAccount
-from django_tiktok_business.simulator import Simulator
-from django_tiktok_business.views import state
-from tests.support.factories import connect, make_user
-from tests.support.simulator import running_simulator
-from tests.support.visits import (
-    CALLBACK,
-    CONNECT,
-    PROFILE_CALL,
-    TOKEN_CALL,
-    leave,
-    log_in,
-    text_of,
-    visit,
-)
+from tests.support.simulator import override_tiktok
 
-STRAY = f"{CALLBACK}?code=made-up&state=made-up"
+NOON = 1_795_348_800.0  # 2026-11-22 12:00:00 UTC
+
+
+class BrokenCache(BaseCache):
+    """A cache whose server is down."""
+
+    def __init__(self, location: str, parameters: dict[str, Any]) -> None:
+        super().__init__(parameters)
+
+    def _fail(self, *arguments: Any, **options: Any) -> Any:
+        raise ConnectionError("with a password in the text")
+
+    add = get = set = _fail
+
+
+@pytest.fixture(autouse=True)
+def own_caches(settings: Any) -> Iterator[None]:
+    backend = "django.core.cache.backends.locmem.LocMemCache"
+    settings.CACHES = {
+        "default": {"BACKEND": backend, "LOCATION": uuid.uuid4().hex},
+        "other": {"BACKEND": backend, "LOCATION": uuid.uuid4().hex},
+        "broken": {"BACKEND": "tests.test_cache.BrokenCache"},
+        "missing_table": {
+            "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+            "LOCATION": "missing",
+        },
+        "nothing": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"},
+    }
+    shared_cache._warned_at.clear()
+    yield
+    shared_cache._warned_at.clear()
 
 
 @pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    with running_simulator() as simulator:
-        yield simulator
+def noon(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, as a list of one, to be changed."""
+    now = [NOON]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    return now
 
 
-@pytest.fixture
-def ada(db: None, client: Client, monkeypatch: pytest.MonkeyPatch) -> User:
-    """A user whose minute does not end before the test does."""
-    monkeypatch.setattr(shared_cache, "LIMIT_SECONDS", 10**10)
-    return log_in(client)
+def test_limit_allows_so_many_events(noon: list[float]) -> None:
+    assert [shared_cache.allow("start", "ada", 3) for _ in range(5)] == [True] * 3 + [False] * 2
 
 
-def statuses_of(visit: Callable[[], Any], times: int) -> set[int]:
-    return {visit().status_code for _ in range(times)}
+def test_limits_of_other_events_and_subjects_are_separate(noon: list[float]) -> None:
+    assert shared_cache.allow("start", "ada", 1)
+    assert not shared_cache.allow("start", "ada", 1)
+    assert shared_cache.allow("start", "grace", 1)
+    assert shared_cache.allow("return", "ada", 1)
 
 
-def test_starts_of_a_user_are_limited_and_the_session_stays_small(
-    client: Client, ada: User
-) -> None:
-    assert statuses_of(lambda: client.post(CONNECT), state.LIMIT) == {302}
-    response = client.post(CONNECT)
-    assert response.status_code == 429
-    assert response.headers["Retry-After"] == str(shared_cache.LIMIT_SECONDS)
-    assert "Wait a minute, then start again" in text_of(response)
-    assert len(client.session["tiktok_business_states"]) == state.REQUESTS_KEPT
+@pytest.mark.parametrize("subject", ["", "a b", "x" * 1000, "\n", "ä", "\ud800"])
+def test_any_text_can_be_a_subject(noon: list[float], subject: str) -> None:
+    assert shared_cache.allow("start", subject, 1)
+    assert not shared_cache.allow("start", subject, 1)
 
 
-def test_new_session_does_not_lift_the_limit_and_another_user_is_not_meant(
-    client: Client, ada: User
-) -> None:
-    statuses_of(lambda: client.post(CONNECT), state.LIMIT)
-    other = Client()
-    other.force_login(ada)
-    assert other.post(CONNECT).status_code == 429
-    log_in(other, "grace")
-    assert other.post(CONNECT).status_code == 302
+def test_limit_ends_with_its_minute(noon: list[float]) -> None:
+    assert shared_cache.allow("start", "ada", 1)
+    noon[0] += 59.9
+    assert not shared_cache.allow("start", "ada", 1)
+    assert shared_cache.is_exhausted("start", "ada", 1)
+    noon[0] += 0.1
+    assert not shared_cache.is_exhausted("start", "ada", 1)
+    assert shared_cache.allow("start", "ada", 1)
 
 
-def test_minute_that_is_over_lifts_the_limit(client: Client, ada: User) -> None:
-    statuses_of(lambda: client.post(CONNECT), state.LIMIT + 1)
-    cache.clear()
-    assert client.post(CONNECT).status_code == 302
-
-
-def test_made_up_answers_are_limited_and_keep_tiktoks_own_answer_from_nobody(
-    client: Client, ada: User, simulator: Simulator
-) -> None:
-    back = visit(client, simulator)
-    assert statuses_of(lambda: client.get(STRAY), state.LIMIT) == {400}
-    response = client.get(STRAY)
-    assert response.status_code == 429
-    assert "reload this page" in text_of(response)
-    assert client.get(back).status_code == 302
-
-
-def test_answer_beyond_the_limit_is_not_used_up(
-    client: Client, ada: User, simulator: Simulator
-) -> None:
-    used = visit(client, simulator)
-    back = visit(client, simulator, account="galaxy_gadgets")
-    statuses_of(lambda: client.get(used), state.LIMIT)
-    assert client.get(back).status_code == 429
-    assert simulator.count(TOKEN_CALL) == 1
-    cache.clear()
-    assert client.get(back).status_code == 302
-
-
-def test_account_that_is_connected_again_and_again_is_not_read_each_time(
-    client: Client, ada: User, simulator: Simulator
-) -> None:
-    """TikTok allows 40 calls a minute for an account, and then pauses the whole app."""
+def test_limit_is_exhausted_by_its_last_event(noon: list[float]) -> None:
     for _ in range(3):
-        assert client.get(visit(client, simulator)).status_code == 302
-    assert simulator.count(TOKEN_CALL) == 3
-    assert simulator.count(PROFILE_CALL) == 2  # the profile, and once a day the figures
+        assert not shared_cache.is_exhausted("start", "ada", 3)  # which counts nothing
+        assert shared_cache.allow("start", "ada", 3)
+    assert shared_cache.is_exhausted("start", "ada", 3)
 
 
-@pytest.mark.parametrize("missing_scope_code", [0, 40001])
-def test_consents_that_allow_no_profile_do_not_use_up_the_calls_of_the_site(
-    client: Client, ada: User, missing_scope_code: int
+@pytest.mark.parametrize("alias", ["broken", "nothing", "not in CACHES"])
+def test_cache_that_fails_or_stores_nothing_allows_all(noon: list[float], alias: str) -> None:
+    with override_tiktok(CACHE_ALIAS=alias):
+        assert all(shared_cache.allow("start", "ada", 1) for _ in range(3))
+        assert not shared_cache.is_exhausted("start", "ada", 1)
+        shared_cache.halt("tiktok_unavailable", 300)
+        assert shared_cache.halt_reason() is None
+
+
+def test_halt_holds_for_its_app_and_time(noon: list[float]) -> None:
+    assert shared_cache.halt_reason() is None
+    shared_cache.halt("tiktok_unavailable", 300)
+    noon[0] += 299
+    assert shared_cache.halt_reason() == "tiktok_unavailable"
+    with override_tiktok(APP_ID="7000000000000000042"):
+        assert shared_cache.halt_reason() is None
+    noon[0] += 2
+    assert shared_cache.halt_reason() is None
+
+
+def test_alias_is_the_one_of_the_settings_unless_one_is_named() -> None:
+    with override_tiktok(CACHE_ALIAS="other"):
+        shared_cache.cached(lambda cache: cache.set("key", 1), otherwise=None)
+    assert caches["other"].get("key") == 1
+    assert shared_cache.cached(lambda cache: cache.get("key"), otherwise="no") is None
+    assert shared_cache.cached(lambda cache: cache.get("key"), otherwise="no", alias="other") == 1
+
+
+def test_failing_cache_is_logged_once_a_minute_without_its_message(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with running_simulator(rate_limits=True, missing_scope_code=missing_scope_code) as simulator:
-        others = connect(simulator, "alpine_velo", owner=make_user("grace"))
-        for _ in range(state.LIMIT):
-            client.get(visit(client, simulator, scopes=["video.list"]))
-        assert simulator.count(TOKEN_CALL) == state.LIMIT
-        assert simulator.count(PROFILE_CALL) <= 3
-        services.refresh_account(others)
+    def ask(alias: str) -> object:
+        return shared_cache.cached(lambda cache: cache.get("key"), otherwise="no", alias=alias)
+
+    with caplog.at_level(logging.WARNING, logger="tiktok_business"):
+        assert [ask("broken") for _ in range(3)] == ["no"] * 3
+        assert ask("not in CACHES") == "no"
+        monkeypatch.setattr(shared_cache, "WARN_AGAIN_SECONDS", 0.0)
+        assert ask("broken") == "no"
+    starts = [record.getMessage().partition(":")[0] for record in caplog.records]
+    assert starts == [
+        "The cache 'broken' does not answer (ConnectionError)",
+        "The cache 'not in CACHES' does not answer (InvalidCacheBackendError)",
+        "The cache 'broken' does not answer (ConnectionError)",
+    ]
+    assert "password" not in caplog.text
 
 
-def test_consents_for_accounts_of_others_are_limited_before_the_code_is_used(
-    client: Client, ada: User, simulator: Simulator
-) -> None:
-    owner = make_user("grace")
-    connect(simulator, owner=owner)
-    statuses = [client.get(visit(client, simulator)).status_code for _ in range(5)]
-    assert statuses == [409] * state.REFUSALS + [429] * 2
-    assert simulator.count(TOKEN_CALL) == state.REFUSALS
-    row = BusinessAccount.objects.get()
-    assert (row.access_token, row.refresh_token) == simulator.live_tokens(row.open_id)
-
-
-def test_table_of_the_cache_that_is_missing_fails_no_request(
-    client: Client, ada: User, simulator: Simulator, settings: Any
-) -> None:
-    table = {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "missing"}
-    settings.CACHES = {"default": table}
-    connection.settings_dict["ATOMIC_REQUESTS"] = True
-    try:
-        answer = client.get(visit(client, simulator))
-    finally:
-        connection.settings_dict["ATOMIC_REQUESTS"] = False
-    assert answer.status_code == 302
-    assert BusinessAccount.objects.get().owner == ada
-
-
-def test_cache_that_keeps_nothing_stops_nobody(client: Client, ada: User) -> None:
-    nothing = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
-    with override_settings(CACHES=nothing):
-        for _ in range(state.LIMIT + 1):
-            leave(client)
+@pytest.mark.django_db
+def test_failing_database_cache_leaves_the_caller_s_transaction_intact() -> None:
+    with transaction.atomic():
+        User.objects.create(username="ada")
+        found = shared_cache.cached(
+            lambda cache: cache.get("key"), otherwise="no", alias="missing_table"
+        )
+        assert found == "no"
+        User.objects.create(username="grace")
+    assert User.objects.count() == 2
 
 
 @pytest.mark.databases("postgresql", "mysql")
