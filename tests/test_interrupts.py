@@ -105,6 +105,18 @@ def test_other_threads_set_no_handlers() -> None:
         assert pool.submit(handlers_inside).result() == handlers
 
 
+def test_interpreter_that_may_set_no_handlers_sets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a sub-interpreter under mod_wsgi."""
+
+    def refuse(number: int, handler: object) -> None:
+        raise ValueError("signal only works in main thread of the main interpreter")
+
+    monkeypatch.setattr(signal, "signal", refuse)
+    with defer_signals(), stop_on_signal() as stop:
+        assert not stop.is_set()
+    monkeypatch.undo()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stop_is_set_by_a_signal_and_the_second_takes_effect(
     arrived: list[int], number: int

@@ -1,4 +1,4 @@
-"""What reprs, debug pages and access logs show of a secret: nothing."""
+"""Secrets stay out of reprs, debug pages and access logs."""
 
 from __future__ import annotations
 

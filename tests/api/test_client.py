@@ -215,7 +215,8 @@ def test_reach_returns_the_time_of_the_host() -> None:
     date = "Date: Sun, 22 Nov 2026 10:00:00 GMT"
     answer = servers.http(b"", status="404 Not Found", headers=[date])
     with servers.serving(servers.send(answer)) as server, client_of() as client:
-        assert client.reach(server.base_url) == datetime(2026, 11, 22, 10, tzinfo=UTC)
+        for _ in range(2):
+            assert client.reach(server.base_url) == datetime(2026, 11, 22, 10, tzinfo=UTC)
     assert parsed(server.requests[0])[0].startswith("HEAD /open_api/v1.3 ")
 
 

@@ -145,19 +145,19 @@ def test_missing_message_is_replaced(message: Any) -> None:
 
 def test_message_is_one_line_of_printable_text_of_bounded_length() -> None:
     message = "First\r\n2026-11-22 forged record\0\u202e\ud800\t" + "x" * 1000
-    told = error_of(refusal(40002, message)).message
-    assert told.startswith("First 2026-11-22 forged record ?")
-    assert told.isprintable()
-    assert len(told) == 500
+    text = error_of(refusal(40002, message)).message
+    assert text.startswith("First 2026-11-22 forged record ?")
+    assert text.isprintable()
+    assert len(text) == 500
 
 
 @pytest.mark.parametrize(
-    ("request_id", "told"),
+    ("request_id", "shown"),
     [(None, ""), (12, ""), ([], ""), ("a\nb", "a b"), ("x" * 300, "x" * 100), ("A1\0", "A1")],
 )
-def test_odd_request_id_is_made_fit_for_a_log(request_id: Any, told: str) -> None:
-    assert error_of(answer_of({"code": 40002, "request_id": request_id})).request_id == told
-    assert answer_of({"request_id": request_id}).invalid("so").request_id == told
+def test_odd_request_id_is_made_fit_for_a_log(request_id: Any, shown: str) -> None:
+    assert error_of(answer_of({"code": 40002, "request_id": request_id})).request_id == shown
+    assert answer_of({"request_id": request_id}).invalid("so").request_id == shown
 
 
 SECRETS = [
@@ -205,17 +205,17 @@ def test_f34_secret_that_tiktok_repeats_is_masked(secret: str, spell: Any) -> No
         for form in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1]):
             assert form.lower() not in shown
         letters = re.sub("[^a-z0-9]", "", secret.lower())
-        told = re.sub("[^a-z0-9]", "", shown)
+        shown_letters = re.sub("[^a-z0-9]", "", shown)
         pieces = {letters[at : at + 8] for at in range(len(letters) - 7)}
-        assert [piece for piece in pieces if piece in told] == []
+        assert [piece for piece in pieces if piece in shown_letters] == []
 
 
 @pytest.mark.parametrize(
-    ("secret", "told"),
+    ("secret", "message"),
     [("short", "Bad <secret>"), ("x", "Bad <secret>"), ("\ud800", "Bad ?-value")],
 )
-def test_f34_secret_that_is_short_or_odd_is_masked_too(secret: str, told: str) -> None:
-    assert error_of(refusal(40002, f"Bad {secret}-value", secrets=[secret])).message == told
+def test_f34_secret_that_is_short_or_odd_is_masked_too(secret: str, message: str) -> None:
+    assert error_of(refusal(40002, f"Bad {secret}-value", secrets=[secret])).message == message
 
 
 def test_f34_tokens_are_cut_from_messages_even_when_nobody_sent_them() -> None:
@@ -314,11 +314,11 @@ def test_text_is_what_every_database_can_store(value: Any, text: str | None) -> 
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "flag"),
     [(True, True), (False, False), (1, None), ("true", None), (None, None), ([], None)],
 )
-def test_boolean_is_one_or_unknown(value: Any, told: bool | None) -> None:
-    assert answer_with({"flag": value}).boolean("flag") is told
+def test_boolean_is_one_or_unknown(value: Any, flag: bool | None) -> None:
+    assert answer_with({"flag": value}).boolean("flag") is flag
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_count_fits_its_column_or_is_unknown(value: Any, count: int | None) -> N
 def test_scopes_and_texts_are_bounded() -> None:
     scopes = ",".join(f"{number:03}" + "x" * 200 for number in range(1000))
     answer = answer_with({"scope": scopes, "bio_description": "y" * 50_000})
-    told = answer.scopes()
-    assert told is not None
-    assert (len(told), len(told[0])) == (300, 100)
+    read = answer.scopes()
+    assert read is not None
+    assert (len(read), len(read[0])) == (300, 100)
     assert len(answer.text("bio_description") or "") == 10_000

@@ -1,4 +1,4 @@
-"""The shared ceiling on real caches: who gets which slot, and how long everybody pauses."""
+"""The rate limit on real caches: who gets which slot, and how long all processes pause."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ BACKENDS = {
 
 
 class Time:
-    """A clock of all machines that is moved by hand, so that slots can be told by arithmetic."""
+    """The shared clock, set by hand so that slots can be calculated."""
 
     def __init__(self, now: float) -> None:
         self.now = now
@@ -94,7 +94,7 @@ def memcached() -> Iterator[str]:
 
 @pytest.fixture
 def database_table(transactional_db: None) -> Iterator[str]:
-    name = "cache_of_the_ceiling"
+    name = "cache_of_the_limiter"
     with override_settings(CACHES=in_use("db.DatabaseCache", name)):
         call_command("createcachetable", verbosity=0)
         yield name
@@ -134,8 +134,8 @@ def local_memory() -> Iterator[None]:
         yield
 
 
-def new_ceiling(per_minute: int, app_id: str = "app") -> RateLimiter:
-    """A ceiling as each process has its own."""
+def new_limiter(per_minute: int, app_id: str = "app") -> RateLimiter:
+    """A limiter as each process has its own."""
     return RateLimiter(per_minute, app_id=app_id, cache_alias="shared")
 
 
@@ -149,9 +149,9 @@ def slot_seconds(per_minute: int) -> float:
     return 60.6 / per_minute
 
 
-def all_slots(ceiling: RateLimiter, ahead_seconds: float) -> list[float]:
+def all_slots(limiter: RateLimiter, ahead_seconds: float) -> list[float]:
     waits: list[float] = []
-    while (wait := ceiling.reserve(ahead_seconds)) is not None:
+    while (wait := limiter.reserve(ahead_seconds)) is not None:
         waits.append(wait)
     return waits
 
@@ -161,7 +161,7 @@ def all_slots(ceiling: RateLimiter, ahead_seconds: float) -> list[float]:
 
 @pytest.mark.usefixtures("shared_cache")
 def test_processes_share_the_slots_and_these_are_spread_evenly(shared_time: Time) -> None:
-    processes = [new_ceiling(120) for _ in range(3)]
+    processes = [new_limiter(120) for _ in range(3)]
     begins: list[float] = []
     while None not in (waits := [process.reserve(ON_DEMAND) for process in processes]):
         begins.extend(shared_time.now + wait for wait in waits if wait is not None)
@@ -176,7 +176,7 @@ def test_processes_share_the_slots_and_these_are_spread_evenly(shared_time: Time
 
 @pytest.mark.usefixtures("shared_cache")
 def test_threads_and_processes_never_get_one_slot_twice(shared_time: Time) -> None:
-    processes = [new_ceiling(120) for _ in range(3)]
+    processes = [new_limiter(120) for _ in range(3)]
     barrier = threading.Barrier(6)
 
     def take(process: RateLimiter) -> list[float]:
@@ -189,7 +189,7 @@ def test_threads_and_processes_never_get_one_slot_twice(shared_time: Time) -> No
 
     with ThreadPoolExecutor(6) as pool:
         taken = [wait for waits in pool.map(take, processes * 2) for wait in waits]
-    # Two who want the same slot of a SQLite file at once can both fail: it is lost, never doubled.
+    # Two threads that want one slot of a SQLite file can both fail: the slot is lost, not doubled.
     assert 10 <= len(taken) <= 21
     assert len({round(wait, 3) for wait in taken}) == len(taken)
 
@@ -197,8 +197,8 @@ def test_threads_and_processes_never_get_one_slot_twice(shared_time: Time) -> No
 @pytest.mark.usefixtures("local_memory")
 @pytest.mark.parametrize("per_minute", [300, 600, 6000])
 def test_no_minute_holds_more_calls_than_it_may(shared_time: Time, per_minute: int) -> None:
-    """Two processes take all they get, on demand and in batches, for three minutes."""
-    processes = [new_ceiling(per_minute), new_ceiling(per_minute)]
+    """Two processes take all slots they can, for batches and when idle, for three minutes."""
+    processes = [new_limiter(per_minute), new_limiter(per_minute)]
     sent_at: list[float] = []
     while shared_time.now < NOON + 180:
         for process, ahead_seconds in zip(processes, (BATCH, WHEN_IDLE), strict=True):
@@ -216,8 +216,8 @@ def test_no_minute_holds_more_calls_than_it_may(shared_time: Time, per_minute: i
 def test_call_that_is_late_in_its_slot_is_not_one_too_many(
     shared_time: Time, per_minute: int
 ) -> None:
-    """As late as it may be in the first, as early as it may be in the others."""
-    process = new_ceiling(per_minute)
+    """As late as possible in the first slot, as early as possible in the others."""
+    process = new_limiter(per_minute)
     slot = slot_seconds(per_minute)
     begin = slot * (shared_time.now // slot + 1)
     step = min(slot / 50, 0.1)
@@ -236,8 +236,8 @@ def test_call_that_is_late_in_its_slot_is_not_one_too_many(
 
 
 @pytest.mark.usefixtures("local_memory")
-def test_those_somebody_waits_for_come_first_then_batches_then_profiles(shared_time: Time) -> None:
-    profiles, batch, on_demand = (new_ceiling(600) for _ in range(3))
+def test_on_demand_calls_come_first_then_batches_then_profiles(shared_time: Time) -> None:
+    profiles, batch, on_demand = (new_limiter(600) for _ in range(3))
     assert profiles.reserve(WHEN_IDLE) == 0
     assert profiles.reserve(WHEN_IDLE) is None
     in_batch = all_slots(batch, BATCH)
@@ -246,7 +246,7 @@ def test_those_somebody_waits_for_come_first_then_batches_then_profiles(shared_t
     wait = on_demand.reserve(ON_DEMAND)
     assert wait is not None
     assert max(in_batch) < wait <= max(in_batch) + 0.11
-    # Whoever waits for a token takes the next ten seconds, if it must be, before a batch gets one.
+    # On-demand calls may take all slots of the next ten seconds before a batch gets one.
     assert len(all_slots(on_demand, ON_DEMAND)) > 90
     shared_time.now += 9.5
     assert batch.reserve(BATCH) is None
@@ -256,8 +256,8 @@ def test_those_somebody_waits_for_come_first_then_batches_then_profiles(shared_t
 
 
 @pytest.mark.usefixtures("local_memory")
-def test_it_is_told_when_another_try_is_worth_it(shared_time: Time) -> None:
-    process = new_ceiling(60)
+def test_wait_seconds_last_until_another_try_succeeds(shared_time: Time) -> None:
+    process = new_limiter(60)
     assert process.reserve(ON_DEMAND) == 0
     assert process.reserve(BATCH) is None
     wait = process.wait_seconds(BATCH)
@@ -272,20 +272,20 @@ def test_it_is_told_when_another_try_is_worth_it(shared_time: Time) -> None:
 
 @pytest.mark.usefixtures("local_memory")
 def test_apps_and_numbers_have_slots_of_their_own(shared_time: Time) -> None:
-    assert new_ceiling(60).reserve(WHEN_IDLE) == 0
-    assert new_ceiling(60).reserve(WHEN_IDLE) is None
-    assert new_ceiling(60, app_id="another app").reserve(WHEN_IDLE) == 0
-    assert new_ceiling(61).reserve(WHEN_IDLE) == 0
+    assert new_limiter(60).reserve(WHEN_IDLE) == 0
+    assert new_limiter(60).reserve(WHEN_IDLE) is None
+    assert new_limiter(60, app_id="another app").reserve(WHEN_IDLE) == 0
+    assert new_limiter(61).reserve(WHEN_IDLE) == 0
 
 
 @pytest.mark.usefixtures("local_memory")
-def test_zero_is_no_ceiling(shared_time: Time) -> None:
-    process = new_ceiling(0)
+def test_zero_is_no_limit(shared_time: Time) -> None:
+    process = new_limiter(0)
     assert [process.reserve(WHEN_IDLE) for _ in range(1000)] == [0.0] * 1000
     assert process.wait_seconds(WHEN_IDLE) == 0
 
 
-def test_one_process_has_one_ceiling_of_a_kind() -> None:
+def test_one_process_shares_one_limiter_for_the_same_arguments() -> None:
     one = shared_limiter(60, app_id="app", cache_alias="default")
     assert shared_limiter(60, app_id="app", cache_alias="default") is one
     assert shared_limiter(61, app_id="app", cache_alias="default") is not one
@@ -294,8 +294,8 @@ def test_one_process_has_one_ceiling_of_a_kind() -> None:
 def test_slot_in_the_database_is_taken_before_the_caller_s_transaction_ends(
     database_table: str, shared_time: Time
 ) -> None:
-    """... and stays so when that is rolled back: the call is made all the same."""
-    process, other, third = (new_ceiling(60) for _ in range(3))
+    """A rollback does not free the slot: the call is made all the same."""
+    process, other, third = (new_limiter(60) for _ in range(3))
     with transaction.atomic():
         assert process.reserve(WHEN_IDLE) == 0
         assert other.reserve(WHEN_IDLE) is None
@@ -307,11 +307,11 @@ def test_slot_in_the_database_is_taken_before_the_caller_s_transaction_ends(
 
 
 @pytest.mark.databases("sqlite")
-def test_cache_that_the_caller_s_own_transaction_locks_is_one_that_fails(
+def test_cache_that_the_caller_s_transaction_locks_counts_as_failing(
     database_table: str, shared_time: Time
 ) -> None:
-    """Django says of a slot that could not be written what it says of one that is taken."""
-    process = new_ceiling(60)
+    """Django returns the same for a slot that it cannot write as for one that is taken."""
+    process = new_limiter(60)
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute(f"DELETE FROM {database_table}")  # from here on only we may write
@@ -322,15 +322,15 @@ def test_cache_that_the_caller_s_own_transaction_locks_is_one_that_fails(
 
 @pytest.mark.usefixtures("database_table")
 @pytest.mark.databases("sqlite")
-def test_cache_that_the_caller_s_own_transaction_locks_from_its_beginning_is_written_within_it(
+def test_cache_is_written_in_the_caller_s_transaction_that_locks_it_from_its_beginning(
     shared_time: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another connection would wait for the lock as long as SQLite may, and three times."""
+    """Another connection would wait for the lock until SQLite's time-out, three times."""
     monkeypatch.setattr(connection, "transaction_mode", "IMMEDIATE")
     with transaction.atomic():
-        waits = all_slots(new_ceiling(60), ON_DEMAND)
+        waits = all_slots(new_limiter(60), ON_DEMAND)
     assert 10 <= len(waits) <= 11
-    assert all_slots(new_ceiling(60), ON_DEMAND) == [], "the others see them after the commit"
+    assert all_slots(new_limiter(60), ON_DEMAND) == [], "the others see them after the commit"
 
 
 # Pauses
@@ -347,18 +347,19 @@ def test_cache_that_the_caller_s_own_transaction_locks_from_its_beginning_is_wri
         (UNKNOWN, 42.0, 42),
         (RESTRICTED, 7.0, 7),
         (TOO_MANY_A_SECOND, 0.0, 1),
-        (UNKNOWN, 86_400.0, 3600),  # after an hour it is worth a look
+        (UNKNOWN, 86_400.0, 3600),  # longer pauses end after an hour
     ],
 )
 @pytest.mark.parametrize("per_minute", [0, 600])
-def test_pause_is_as_long_as_tiktok_says(
+def test_pause_is_as_long_as_tiktok_asks(
     shared_time: Time, per_minute: int, message: str, retry_after: float | None, seconds: float
 ) -> None:
-    process = new_ceiling(per_minute)
+    process = new_limiter(per_minute)
     assert process.pauses == 0
     paused = process.refused(refusal(message, retry_after), sent_at=shared_time.now)
     assert paused == seconds
     assert process.pauses == 1
+    paused_before_and_after = [process.is_paused]
     assert process.reserve(seconds - 0.5) is None
     assert process.wait_seconds(WHEN_IDLE) == pytest.approx(seconds)
     assert process.wait_seconds(0.25) == pytest.approx(seconds - 0.25)
@@ -366,6 +367,8 @@ def test_pause_is_as_long_as_tiktok_says(
     assert wait is not None
     assert seconds <= wait <= seconds + 0.2
     shared_time.now += seconds
+    paused_before_and_after.append(process.is_paused)
+    assert paused_before_and_after == [True, False]
     assert process.reserve(BATCH) is not None
 
 
@@ -374,7 +377,7 @@ def test_pause_holds_for_every_process(
     shared_time: Time, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(rate_limit, "PAUSE_LOOKUP_SECONDS", 0)
-    process, other = new_ceiling(0), new_ceiling(600)
+    process, other = new_limiter(0), new_limiter(600)
     assert other.reserve(WHEN_IDLE) == 0
     with caplog.at_level(logging.WARNING, logger="tiktok_business"):
         assert process.refused(refusal(RESTRICTED), sent_at=shared_time.now) == 300
@@ -382,28 +385,28 @@ def test_pause_holds_for_every_process(
     assert other.reserve(ON_DEMAND) is None
     assert other.wait_seconds(ON_DEMAND) == pytest.approx(290)
     assert other.pauses == 1
-    assert new_ceiling(0, app_id="another app").reserve(WHEN_IDLE) == 0
+    assert new_limiter(0, app_id="another app").reserve(WHEN_IDLE) == 0
     shared_time.now += 300
     assert other.reserve(WHEN_IDLE) == 0
 
 
 @pytest.mark.usefixtures("local_memory")
-def test_pause_of_others_is_looked_up_now_and_then_only(
+def test_pauses_of_others_are_looked_up_at_intervals(
     shared_time: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rate_limit, "PAUSE_LOOKUP_SECONDS", 3600)
-    process, other = new_ceiling(0), new_ceiling(0)
+    process, other = new_limiter(0), new_limiter(0)
     assert other.reserve(WHEN_IDLE) == 0
     process.refused(refusal(RESTRICTED), sent_at=shared_time.now)
     assert other.reserve(WHEN_IDLE) == 0
     assert process.reserve(WHEN_IDLE) is None
-    # When it is refused itself, it looks at once.
+    # After a refusal of its own, it looks at once.
     assert other.refused(refusal(UNKNOWN), sent_at=shared_time.now) == 300
 
 
 @pytest.mark.usefixtures("local_memory")
-def test_unknown_message_that_comes_again_is_about_more_than_a_second(shared_time: Time) -> None:
-    process = new_ceiling(0)
+def test_unknown_message_pauses_longer_when_it_comes_again(shared_time: Time) -> None:
+    process = new_limiter(0)
     assert process.refused(refusal(UNKNOWN), sent_at=shared_time.now) == 1
     shared_time.now += 1.5
     assert process.refused(refusal(UNKNOWN), sent_at=shared_time.now) == 300
@@ -415,7 +418,7 @@ def test_unknown_message_that_comes_again_is_about_more_than_a_second(shared_tim
 
 @pytest.mark.usefixtures("local_memory")
 def test_refusal_long_after_a_pause_begins_a_new_row(shared_time: Time) -> None:
-    process = new_ceiling(0)
+    process = new_limiter(0)
     for _ in range(3):
         assert process.refused(refusal(UNKNOWN), sent_at=shared_time.now) == 1
         assert process.pauses == 1
@@ -423,8 +426,8 @@ def test_refusal_long_after_a_pause_begins_a_new_row(shared_time: Time) -> None:
 
 
 @pytest.mark.usefixtures("local_memory")
-def test_refusals_of_calls_that_were_under_way_prolong_nothing(shared_time: Time) -> None:
-    process, other = new_ceiling(0), new_ceiling(0)
+def test_refusals_of_calls_that_were_under_way_do_not_prolong_the_pause(shared_time: Time) -> None:
+    process, other = new_limiter(0), new_limiter(0)
     sent_at = shared_time.now
     shared_time.now += 0.2
     assert process.refused(refusal(RESTRICTED), sent_at=sent_at) == 300
@@ -438,10 +441,10 @@ def test_refusals_of_calls_that_were_under_way_prolong_nothing(shared_time: Time
 
 
 @pytest.mark.usefixtures("local_memory")
-def test_time_that_tiktok_names_counts_also_when_the_call_was_under_way(
+def test_retry_after_counts_also_for_calls_that_were_under_way(
     shared_time: Time,
 ) -> None:
-    process = new_ceiling(0)
+    process = new_limiter(0)
     assert process.refused(refusal(UNKNOWN), sent_at=shared_time.now) == 1
     assert process.refused(refusal(UNKNOWN, retry_after=90.0), sent_at=shared_time.now) == 90
     assert process.refused(refusal(UNKNOWN, retry_after=5.0), sent_at=shared_time.now) == 90
@@ -452,9 +455,9 @@ def test_time_that_tiktok_names_counts_also_when_the_call_was_under_way(
 @pytest.mark.parametrize(
     "value", ["something else", (NOON + 7200, 1), (str(NOON + 60), 1), (NOON + 60,)]
 )
-def test_odd_pause_is_not_believed(shared_time: Time, value: object) -> None:
-    """Of a clock that was wrong, for example, or of another version."""
-    process, other = new_ceiling(0), new_ceiling(0)
+def test_odd_pause_is_ignored(shared_time: Time, value: object) -> None:
+    """It may come from a wrong clock, or from another version."""
+    process, other = new_limiter(0), new_limiter(0)
     process.refused(refusal(RESTRICTED), sent_at=shared_time.now)
     key = "tiktok_business:app:pause"
     assert caches["shared"].get(key) == (NOON + 300, 1)
@@ -462,7 +465,7 @@ def test_odd_pause_is_not_believed(shared_time: Time, value: object) -> None:
     assert other.reserve(WHEN_IDLE) == 0
 
 
-# A cache that does not answer
+# A cache that is down
 
 
 @pytest.fixture(params=["redis", "memcached", "database_table"])
@@ -477,40 +480,40 @@ def dead_cache(request: pytest.FixtureRequest, transactional_db: None) -> Iterat
 
 
 @pytest.mark.usefixtures("dead_cache")
-def test_dead_cache_lets_each_process_pace_itself_and_is_told_once(
+def test_each_process_paces_itself_while_the_cache_is_down_and_logs_that_once(
     shared_time: Time, caplog: pytest.LogCaptureFixture
 ) -> None:
-    process, other = new_ceiling(60), new_ceiling(60)
+    process, other = new_limiter(60), new_limiter(60)
     with caplog.at_level(logging.WARNING, logger="tiktok_business"), transaction.atomic():
         waits = all_slots(process, ON_DEMAND)
         assert other.reserve(WHEN_IDLE) == 0
         with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")  # the caller's transaction is none the worse for it
+            cursor.execute("SELECT 1")  # the caller's transaction goes on
     gaps = [later - sooner for sooner, later in pairwise(waits[1:])]
     assert gaps == pytest.approx([slot_seconds(60)] * len(gaps), abs=1e-5)
     assert 10 <= len(waits) <= 11
-    told = [record.getMessage() for record in caplog.records]
-    # Each process, once; here they share a client of Memcached, which fails silently after that.
-    assert 1 <= len(told) <= 2
-    assert "The cache 'shared' does not answer (" in told[0]
-    assert "by itself" in told[0]
+    messages = [record.getMessage() for record in caplog.records]
+    # Once in each process; here they share a Memcached client, which fails silently after that.
+    assert 1 <= len(messages) <= 2
+    assert "The cache 'shared' does not answer (" in messages[0]
+    assert "by itself" in messages[0]
 
 
 @pytest.mark.usefixtures("dead_cache")
-def test_dead_cache_does_not_keep_a_process_from_pausing(shared_time: Time) -> None:
-    process = new_ceiling(0)
+def test_process_pauses_although_the_cache_is_down(shared_time: Time) -> None:
+    process = new_limiter(0)
     assert process.refused(refusal(RESTRICTED), sent_at=shared_time.now) == 300
     assert process.reserve(ON_DEMAND) is None
 
 
 @pytest.mark.usefixtures("dead_cache")
-def test_cache_that_stays_dead_is_told_again_later(
+def test_cache_that_stays_down_is_logged_again_later(
     shared_time: Time, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    process = new_ceiling(60)
+    process = new_limiter(60)
     process.reserve(WHEN_IDLE)
     monkeypatch.setattr(cache_module, "WARN_AGAIN_SECONDS", 0.05)
-    time.sleep(1.1)  # for so long the client of Memcached does not try again
+    time.sleep(1.1)  # meanwhile the Memcached client does not try again
     with caplog.at_level(logging.WARNING, logger="tiktok_business"):
         caplog.clear()
         process.reserve(ON_DEMAND)

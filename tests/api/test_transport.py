@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from io import BytesIO
@@ -371,6 +372,16 @@ def test_exception_that_wraps_itself_ends() -> None:
     endless.args = (endless,)
     error = refresh_error_at(API, session_factory=raising(endless))
     assert str(error) == f"{BROKEN}{' / '.join(['OSError'] * 8)}{MAYBE}"
+
+
+def test_what_urllib3_logs_about_calls_of_others_is_left_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with servers.serving(servers.send(GRANTED)) as server:
+        with client_of(base_url=server.base_url) as client:
+            OAuth(client).refresh(REFRESH_TOKEN)
+        logging.getLogger("urllib3.connectionpool").warning("Failed: %s", LookupError("theirs"))
+    assert caplog.messages == ["Failed: theirs"]
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])

@@ -105,12 +105,12 @@ def test_body_that_is_too_large_is_not_read_to_its_end(head: str) -> None:
 
 
 def raw_deflate(data: bytes) -> bytes:
-    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    return packer.compress(data) + packer.flush()
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return compressor.compress(data) + compressor.flush()
 
 
 @pytest.mark.parametrize(
-    ("encoding", "pack"),
+    ("encoding", "compress"),
     [
         ("gzip", gzip.compress),
         ("X-Gzip", gzip.compress),
@@ -122,11 +122,11 @@ def raw_deflate(data: bytes) -> bytes:
 )
 @pytest.mark.parametrize("urllib3_version", [1, 2])
 def test_answer_compressed_against_our_request_is_decompressed(
-    urllib3_version: int, encoding: str, pack: Callable[[bytes], bytes]
+    urllib3_version: int, encoding: str, compress: Callable[[bytes], bytes]
 ) -> None:
     factory = requests.Session if urllib3_version == 2 else session_without_read1
-    packed = pack(servers.envelope(data={**GRANT, "padding": "x" * 100_000}))
-    answer = servers.http(packed, headers=[f"Content-Encoding: {encoding}"])
+    compressed = compress(servers.envelope(data={**GRANT, "padding": "x" * 100_000}))
+    answer = servers.http(compressed, headers=[f"Content-Encoding: {encoding}"])
     with (
         servers.serving(servers.send(answer)) as server,
         client_of(factory, base_url=server.base_url) as client,
@@ -135,8 +135,8 @@ def test_answer_compressed_against_our_request_is_decompressed(
 
 
 def test_decompression_bomb_is_not_decompressed_to_its_end() -> None:
-    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    bomb = b"".join(packer.compress(bytes(1024 * 1024)) for _ in range(64)) + packer.flush()
+    compressor = zlib.compressobj(9, zlib.DEFLATED, 31)
+    bomb = b"".join(compressor.compress(bytes(1024 * 1024)) for _ in range(64)) + compressor.flush()
     answer = servers.http(bomb, headers=["Content-Encoding: gzip"])
     with servers.serving(servers.send(answer)) as server:
         started = time.process_time()
@@ -153,8 +153,8 @@ def session_that_reads() -> requests.Session:
 
 
 def test_compressed_answer_that_a_hook_has_read_is_used() -> None:
-    packed = gzip.compress(servers.envelope(data=GRANT))
-    answer = servers.http(packed, headers=["Content-Encoding: gzip"])
+    compressed = gzip.compress(servers.envelope(data=GRANT))
+    answer = servers.http(compressed, headers=["Content-Encoding: gzip"])
     with (
         servers.serving(servers.send(answer)) as server,
         client_of(session_that_reads, base_url=server.base_url) as client,
@@ -171,7 +171,7 @@ def test_answer_that_a_hook_cannot_decompress_is_invalid() -> None:
 
 @pytest.mark.parametrize("urllib3_version", [1, 2])
 @pytest.mark.parametrize(
-    ("encoding", "packed"),
+    ("encoding", "compressed"),
     [
         ("gzip", b"no gzip" * 10),
         ("deflate", b"\x78"),
@@ -180,10 +180,10 @@ def test_answer_that_a_hook_cannot_decompress_is_invalid() -> None:
     ],
 )
 def test_answer_that_cannot_be_decompressed_is_invalid(
-    urllib3_version: int, encoding: str, packed: bytes
+    urllib3_version: int, encoding: str, compressed: bytes
 ) -> None:
     factory = requests.Session if urllib3_version == 2 else session_without_read1
-    answer = servers.http(packed, headers=[f"Content-Encoding: {encoding}"])
+    answer = servers.http(compressed, headers=[f"Content-Encoding: {encoding}"])
     with servers.serving(servers.send(answer)) as server:
         error = refresh_error_at(server.base_url, session_factory=factory)
     assert type(error) is InvalidResponseError
