@@ -104,7 +104,7 @@ class TikTokClient:
     def with_slot(self) -> TikTokClient:
         """Return a client whose first try takes no slot: the caller has reserved one for it.
 
-        The slot is used once, also by the clients that `authorized` makes of the returned one.
+        A slot serves one try, however many clients `authorized` makes of the returned one.
         """
         client = copy(self)
         client._reserved_slots = iter([True])
