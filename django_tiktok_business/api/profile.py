@@ -152,7 +152,7 @@ class BusinessProfile:
 
 
 def read_metrics(answer: Envelope, first_day: date, last_day: date) -> AccountMetrics:
-    """Read daily metrics and audience; leave out other days and whatever is malformed."""
+    """Read daily metrics and audience; leave out other days and malformed values."""
     days: dict[date, dict[str, Any]] = {}
     for entry in objects(answer.data.get("metrics")):
         day = _date(entry.get("date"))
