@@ -1,0 +1,17 @@
+"""The simulator that the tests of the tokens call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from django_tiktok_business.simulator import Simulator
+from tests.support.simulator import override_tiktok, running_simulator
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    """The hardest TikTok: each token works once, and the old ones die at once."""
+    with running_simulator(strict=True) as simulator, override_tiktok(MAX_ATTEMPTS=1):
+        yield simulator

@@ -1,0 +1,101 @@
+"""End a connection, also when TikTok or the database does not answer."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import transaction
+from django.utils import timezone
+
+from django_tiktok_business import services
+from django_tiktok_business.exceptions import (
+    AccountBusyError,
+    AccountGoneError,
+    DecryptionError,
+)
+from django_tiktok_business.models import BusinessAccount
+from django_tiktok_business.simulator import Simulator
+from tests.support.accounts import pair, stored
+from tests.support.factories import connect, make_account
+from tests.support.simulator import (
+    meanwhile,
+    override_tiktok,
+)
+
+REVOKE = "/tt_user/oauth2/revoke/"
+Status = BusinessAccount.Status
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.mark.parametrize("fault", ["connection_refused", "timeout_after", "html", "rate_limited"])
+def test_f50_disconnect_clears_also_when_tiktok_cannot_be_told(
+    simulator: Simulator, fault: str
+) -> None:
+    account = connect(simulator)
+    simulator.fail_next(fault, path=REVOKE)
+    error = services.disconnect_account(account)
+    row = stored(account)
+    assert error is not None
+    assert (row.status, pair(row)) == (Status.REVOKED, ("", ""))
+    assert row.last_error_message
+
+
+def test_disconnect_revokes_with_the_token_of_the_row_not_of_a_stale_instance(
+    simulator: Simulator,
+) -> None:
+    account = connect(simulator)
+    stale = stored(account)
+    services.refresh_account(account)
+    assert services.disconnect_account(stale) is None
+    assert simulator.live_tokens(account.open_id) is None
+
+
+def test_disconnecting_an_unreadable_account_clears_it(simulator: Simulator) -> None:
+    account = connect(simulator)
+    with override_tiktok(ENCRYPTION_KEYS=["another key, long enough to pass 0123456789"]):
+        assert isinstance(services.disconnect_account(account), DecryptionError)
+    assert pair(stored(account)) == ("", "")
+    assert simulator.count(REVOKE) == 0
+
+
+def test_disconnecting_an_account_of_another_app_sends_nothing(simulator: Simulator) -> None:
+    account = make_account(app_id="42")
+    error = services.disconnect_account(account)
+    assert "connected to app 42" in str(error)
+    assert stored(account).status == Status.REVOKED
+    assert simulator.calls == []
+
+
+def test_disconnecting_twice_is_harmless(simulator: Simulator) -> None:
+    account = connect(simulator)
+    services.disconnect_account(account)
+    assert services.disconnect_account(account) is None
+    assert simulator.count(REVOKE) == 1
+
+
+def test_f10_reconnect_during_a_disconnect_is_not_cleared(simulator: Simulator) -> None:
+    account = connect(simulator)
+    meanwhile(lambda: BusinessAccount.objects.update(connected_at=timezone.now()))
+    with pytest.raises(AccountBusyError, match="connected again"):
+        services.disconnect_account(account)
+    assert pair(stored(account)) == pair(account)
+
+
+@pytest.mark.databases("postgresql", "mysql")
+def test_disconnecting_a_row_that_the_caller_has_locked_tells_tiktok_nothing(
+    simulator: Simulator,
+) -> None:
+    account = connect(simulator)
+    with transaction.atomic():
+        BusinessAccount.objects.filter(pk=account.pk).update(bio="locked")
+        with pytest.raises(AccountBusyError, match="locked the account"):
+            services.disconnect_account(account)
+    assert simulator.count(REVOKE) == 0
+    assert pair(stored(account)) == simulator.live_tokens(account.open_id)
+
+
+def test_disconnecting_a_deleted_account_is_told(simulator: Simulator) -> None:
+    account = connect(simulator)
+    BusinessAccount.objects.all().delete()
+    with pytest.raises(AccountGoneError, match="deleted already"):
+        services.disconnect_account(account)
