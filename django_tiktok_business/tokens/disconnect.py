@@ -58,17 +58,19 @@ def disconnect(account: BusinessAccount, using: str) -> TikTokBusinessError | No
 
 
 def _revoke(row: BusinessAccount) -> TikTokBusinessError | None:
-    if row.app_id != conf.APP_ID:
-        return ReauthorizationRequired(
-            f"The account was connected to app {row.app_id}, not to the configured app."
-        )
-    try:
-        if row.access_token:
-            with closing(client_from_settings()) as client:
+    """Revoke the grant at TikTok; return why TikTok did not confirm it, or None."""
+    # First, so that a wrong setting raises before anything is erased, whichever account it is.
+    with closing(client_from_settings()) as client:
+        if row.app_id != conf.APP_ID:
+            return ReauthorizationRequired(
+                f"The account was connected to app {row.app_id}, not to the configured app."
+            )
+        try:
+            if row.access_token:
                 OAuth(client).revoke(row.access_token)
-    except TikTokBusinessError as error:
-        logger.warning("TikTok did not confirm the end of %s: %s", row.open_id, error)
-        return error
+        except TikTokBusinessError as error:
+            logger.warning("TikTok did not confirm the end of %s: %s", row.open_id, error)
+            return error
     return None
 
 

@@ -6,20 +6,18 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
-from django_tiktok_business import services
+from django_tiktok_business import services, signals
 from django_tiktok_business.exceptions import (
     AccountBusyError,
     AccountGoneError,
+    ConfigurationError,
     DecryptionError,
 )
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
-from tests.support.accounts import pair, stored
+from tests.support.accounts import Listener, pair, stored
 from tests.support.factories import connect, make_account
-from tests.support.simulator import (
-    meanwhile,
-    override_tiktok,
-)
+from tests.support.simulator import meanwhile, override_tiktok
 
 REVOKE = "/tt_user/oauth2/revoke/"
 Status = BusinessAccount.Status
@@ -66,6 +64,19 @@ def test_disconnecting_an_account_of_another_app_sends_nothing(simulator: Simula
     assert simulator.calls == []
 
 
+@pytest.mark.parametrize("overrides", [{}, {"app_id": "42"}, {"access_token": ""}])
+def test_wrong_setting_is_raised_before_anything_is_erased(
+    simulator: Simulator, overrides: dict[str, str]
+) -> None:
+    account = make_account(**overrides)
+    before = pair(account)
+    with override_tiktok(MAX_ATTEMPTS="many"), pytest.raises(ConfigurationError):
+        services.disconnect_account(account)
+    row = stored(account)
+    assert (row.status, pair(row)) == (Status.ACTIVE, before)
+    assert simulator.calls == []
+
+
 def test_disconnecting_twice_is_harmless(simulator: Simulator) -> None:
     account = connect(simulator)
     services.disconnect_account(account)
@@ -92,6 +103,30 @@ def test_disconnecting_a_row_that_the_caller_has_locked_tells_tiktok_nothing(
             services.disconnect_account(account)
     assert simulator.count(REVOKE) == 0
     assert pair(stored(account)) == simulator.live_tokens(account.open_id)
+
+
+@pytest.mark.databases("postgresql", "mysql")
+def test_f15_disconnect_survives_the_rollback_of_the_caller(simulator: Simulator) -> None:
+    account = connect(simulator)
+    with Listener(signals.account_disconnected) as heard, transaction.atomic():
+        assert services.disconnect_account(account) is None
+        transaction.set_rollback(True)
+    row = stored(account)
+    assert (row.status, pair(row)) == (Status.REVOKED, ("", ""))
+    assert simulator.live_tokens(account.open_id) is None
+    assert heard == [{"account": account, "error": None}]
+
+
+@pytest.mark.databases("sqlite")
+def test_disconnect_inside_a_transaction_is_announced_after_the_commit(
+    simulator: Simulator,
+) -> None:
+    account = connect(simulator)
+    with Listener(signals.account_disconnected) as heard:
+        with transaction.atomic():
+            services.disconnect_account(account)
+            assert heard == []
+        assert heard == [{"account": account, "error": None}]
 
 
 def test_disconnecting_a_deleted_account_is_told(simulator: Simulator) -> None:
