@@ -256,7 +256,7 @@ class _Batch:
         is_late = time.monotonic() > times.begin_by
         if is_late or self.shall_stop() or self.calls.limiter.is_paused:
             return None
-        return refresh.ask(account, client, until=times.end_by)
+        return refresh.request_tokens(account, client, until=times.end_by)
 
     def claimed(
         self, pks: list[int], claim_id: str

@@ -35,7 +35,7 @@ from django_tiktok_business.exceptions import (
 )
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
-from django_tiktok_business.tokens import claims, refresh
+from django_tiktok_business.tokens import claims, refresh, single_flight
 from tests.support.factories import connect, make_account
 from tests.support.processes import wait_until
 from tests.support.simulator import forget_ceilings, meanwhile, override_tiktok, running_simulator
@@ -640,12 +640,12 @@ def test_those_who_wait_for_another_process_share_its_failure(
 
 
 def flights() -> int:
-    return len(refresh._refreshes.under_way)
+    return len(single_flight.shared_refreshes.under_way)
 
 
 def flights_and_lock() -> int:
     """How many flights there are, and one more when the lock is held."""
-    return flights() + refresh._refreshes.lock.locked()
+    return flights() + single_flight.shared_refreshes.lock.locked()
 
 
 @contextmanager
@@ -760,12 +760,12 @@ def test_thread_that_fell_over_lets_the_next_one_try(simulator: Simulator) -> No
     may_look = threading.Event()
 
     def fall_over() -> None:
-        flight = refresh._SharedRefresh()  # one that ends before it has seen the row
-        refresh._refreshes.under_way["default", account.pk] = flight
+        flight = single_flight.SharedRefresh()  # one that ends before it has seen the row
+        single_flight.shared_refreshes.under_way["default", account.pk] = flight
         assert may_look.wait(timeout=30)
-        del refresh._refreshes.under_way["default", account.pk]
+        del single_flight.shared_refreshes.under_way["default", account.pk]
         flight.done.set()
-        assert flight.outcome(lambda row: True) is None
+        assert flight.result(lambda row: True) is None
 
     with leading(fall_over) as led:
         timer = threading.Timer(0.3, may_look.set)
@@ -829,7 +829,7 @@ def test_child_process_has_none_of_its_parent_s_flights() -> None:
         account = connect(simulator)
         with leading(lambda: services.refresh_account(account)):
             wait_until(lambda: simulator.count(REFRESH) == 1)
-            with refresh._refreshes.lock:
+            with single_flight.shared_refreshes.lock:
                 child = os.fork() or os._exit(flights_and_lock())
                 assert flights_and_lock() == 2
             _, status = os.waitpid(child, 0)
