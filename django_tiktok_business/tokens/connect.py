@@ -41,8 +41,7 @@ from django_tiktok_business.models.columns import NO_CLAIM
 from django_tiktok_business.notices.send import deferred, send_due
 
 from . import refresh
-from .claims import reload
-from .storage import credential_changes
+from .rows import credential_changes, reload
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -24,8 +24,7 @@ from django_tiktok_business.exceptions import (
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.models.columns import NO_CLAIM, NO_FAILURE
 
-from .claims import reload
-from .storage import failure_changes
+from .rows import failure_changes, reload
 
 __all__ = ["disconnect"]
 
@@ -33,17 +32,18 @@ logger = logging.getLogger("tiktok_business")
 
 
 def disconnect(account: BusinessAccount, using: str) -> TikTokBusinessError | None:
-    """Revoke the grant at TikTok and erase the tokens, also when TikTok cannot be told.
+    """Revoke the grant at TikTok and erase the tokens, also when TikTok does not confirm.
 
-    Returns why TikTok did not confirm (None: it did), updates ``account`` and announces it. Raises
-    `AccountGoneError`, and `AccountBusyError` when the account is connected again meanwhile.
+    Returns why TikTok did not confirm, or None. Updates ``account`` and announces the disconnect.
+    Raises `AccountGoneError`, and `AccountBusyError` when the row is locked or the account is
+    connected again in the meantime.
     """
     rows = BusinessAccount.objects.using(using)
     row = rows.filter(pk=account.pk).first()
     if row is None:
         raise AccountGoneError("The account is deleted already.")
     same_grant = rows.filter(pk=row.pk, connected_at=row.connected_at)
-    with lock_errors_as_busy(using):  # to know before TikTok is told
+    with lock_errors_as_busy(using):  # find a locked row before TikTok revokes the grant
         same_grant.update(updated_at=timezone.now())
     error = _revoke(row)
     changes = _changes(error)
@@ -52,8 +52,9 @@ def disconnect(account: BusinessAccount, using: str) -> TikTokBusinessError | No
     reload(row, using)
     account.copy_credentials(row)
     logger.info("Account %s is disconnected.", account.open_id)
-    kind = events.Kind.DISCONNECTED
-    events.announce(signals.account_disconnected, account, using, kind=kind, error=error)
+    events.announce(
+        signals.account_disconnected, account, using, kind=events.Kind.DISCONNECTED, error=error
+    )
     return error
 
 
@@ -69,13 +70,13 @@ def _revoke(row: BusinessAccount) -> TikTokBusinessError | None:
             if row.access_token:
                 OAuth(client).revoke(row.access_token)
         except TikTokBusinessError as error:
-            logger.warning("TikTok did not confirm the end of %s: %s", row.open_id, error)
+            logger.warning("TikTok did not confirm the disconnect of %s: %s", row.open_id, error)
             return error
     return None
 
 
 def _changes(error: TikTokBusinessError | None) -> dict[str, Any]:
-    """The columns that a disconnect changes; a refresh in flight stands down."""
+    """The columns that a disconnect changes; a refresh in flight then drops its answer."""
     changes = failure_changes(error) if error is not None else NO_FAILURE
     return {
         **changes,

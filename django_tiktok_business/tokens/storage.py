@@ -1,20 +1,17 @@
-"""Store what TikTok answered to a refresh, whatever else happens to the row.
+"""Store TikTok's answer to a refresh, even when the row has changed in the meantime.
 
-A pair is saved by an UPDATE that names the claim. When the claim is gone but the row holds the very
-pair that was sent, the answer is saved all the same: it is newer. When somebody stored another pair
-meanwhile (reconnect, disconnect, another worker), the answer is dropped.
+New tokens are saved by an UPDATE that names the claim. When the claim is gone but the row still
+holds the pair that was sent, they are saved all the same, because they are newer. When the row
+holds another pair (a reconnect, a disconnect, another worker), they are dropped.
 
-A rejection changes the account's status by an UPDATE that names the claim *and* the pair that was
-sent, so it cannot hit a pair that arrived meanwhile.
+A rejection changes the status by an UPDATE that names the claim *and* the pair that was sent, so
+that it cannot hit a pair that arrived in the meantime.
 """
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, Any
-
-from django.db.models import F
-from django.utils import timezone
 
 from django_tiktok_business import events, signals
 from django_tiktok_business.api.oauth import TokenGrant
@@ -26,27 +23,26 @@ from django_tiktok_business.db.writes import (
     store_answer,
     update_row,
 )
-from django_tiktok_business.events import announce
 from django_tiktok_business.exceptions import (
     AccountBusyError,
     AccountGoneError,
-    APIError,
     AppCredentialsRejectedError,
     RateLimitError,
     ReauthorizationRequired,
 )
 from django_tiktok_business.models import BusinessAccount
-from django_tiktok_business.models.columns import NO_CLAIM, NO_FAILURE
+from django_tiktok_business.models.columns import NO_CLAIM
 
 from .backoff import next_attempt
-from .claims import TAKEN_OVER, release, reload, store_update
+from .claims import TAKEN_OVER, release
+from .rows import credential_changes, failure_changes, reload, store_update
 
 if TYPE_CHECKING:
-    from django_tiktok_business.exceptions import TikTokBusinessError
+    from django_tiktok_business.exceptions import APIError, TikTokBusinessError
     from django_tiktok_business.models import BusinessAccountQuerySet
 
 
-__all__ = ["credential_changes", "failure_changes", "mark_rejected", "store_result"]
+__all__ = ["mark_rejected", "store_result"]
 
 logger = logging.getLogger("tiktok_business")
 
@@ -54,10 +50,11 @@ logger = logging.getLogger("tiktok_business")
 def store_result(
     account: BusinessAccount, answer: TokenGrant | TikTokBusinessError, using: str
 ) -> TikTokBusinessError | None:
-    """Write down what TikTok answered to the holder of the claim, and send the signals.
+    """Store TikTok's answer for the holder of the claim, and send the signals.
 
-    Returns None when the row holds good tokens now, its own or somebody else's newer ones;
-    ``account`` is then up to date. Otherwise the error, as it stands after a look at the row.
+    Returns None when the row holds good tokens now, these or newer ones of another worker;
+    ``account`` is then up to date. Otherwise returns the error, which may differ from ``answer``
+    when the row has changed.
     """
     if isinstance(answer, TokenGrant):
         scopes_before = account.granted_scopes
@@ -68,9 +65,14 @@ def store_result(
         if not is_saved:
             return _reconcile(account, using)
         if signals.tokens_refreshed.has_listeners(BusinessAccount):
-            reload(account, using)  # for them, the profile as well
-        kind = events.Kind.REFRESHED
-        announce(signals.tokens_refreshed, account, using, kind=kind, scopes_before=scopes_before)
+            reload(account, using)  # receivers see the current profile too
+        events.announce(
+            signals.tokens_refreshed,
+            account,
+            using,
+            kind=events.Kind.REFRESHED,
+            scopes_before=scopes_before,
+        )
         return None
     if isinstance(answer, AppCredentialsRejectedError) or _was_not_sent(answer):
         release(account, using)  # says nothing about the account
@@ -85,13 +87,13 @@ def store_result(
             changes = {**failure_changes(answer), **NO_CLAIM}
             verdict = _record_rejection(account, answer, same_pair, changes, using)
             return verdict or _reconcile(account, using)
-        # The worker that had the claim may have been given a new pair and be about to save it.
+        # The former holder of the claim may have received a new pair and be about to save it.
         answer = AccountBusyError(
             f"{answer} This is no verdict before it happens again: another worker, which has not "
             "reported back, may hold newer tokens."
         )
     if isinstance(answer, RateLimitError):
-        # There were too many calls; to this account nothing has happened.
+        # The app made too many calls, which is not a failure of this account.
         changes = failure_changes(answer)
         del changes["consecutive_failures"]
         release(account, using, **changes)
@@ -99,20 +101,20 @@ def store_result(
     release(account, using, **failure_changes(answer), **next_attempt(account, answer))
     logger.info("Account %s was not refreshed: %s", account.open_id, answer)
     reload(account, using)
-    announce(signals.refresh_failed, account, using, kind=events.Kind.FAILED, error=answer)
+    events.announce(signals.refresh_failed, account, using, kind=events.Kind.FAILED, error=answer)
     return answer
 
 
 def _was_not_sent(error: TikTokBusinessError) -> bool:
-    """Whether the shared ceiling left no call to make."""
+    """Whether our own rate limit kept the call from being made."""
     return isinstance(error, RateLimitError) and error.code is error.http_status is None
 
 
 def mark_rejected(account: BusinessAccount, error: APIError, using: str) -> TikTokBusinessError:
-    """TikTok does not accept even a fresh access token: only a new consent can help.
+    """Mark an account whose fresh access token TikTok rejects; return the error to raise.
 
-    Marks the account, unless its row holds another pair by now, or is claimed: then TikTok may have
-    issued one that is not saved yet. Returns what to raise.
+    Only a new consent can help. The account is not marked when its row holds another pair by now,
+    or is claimed: then TikTok may have issued a pair that is not saved yet.
     """
     verdict = ReauthorizationRequired(
         error.message, code=error.code, request_id=error.request_id, http_status=error.http_status
@@ -123,10 +125,10 @@ def mark_rejected(account: BusinessAccount, error: APIError, using: str) -> TikT
         credentials_version=account.credentials_version,
         claim_id="",
     )
-    marked = _record_rejection(account, verdict, same_pair, failure_changes(verdict), using)
-    if marked is None and reload(account, using) and account.claim_id:
+    recorded = _record_rejection(account, verdict, same_pair, failure_changes(verdict), using)
+    if recorded is None and reload(account, using) and account.claim_id:
         return AccountBusyError("The tokens are being renewed; the call can be repeated.")
-    return marked or error
+    return recorded or error
 
 
 def _record_rejection(
@@ -136,47 +138,29 @@ def _record_rejection(
     changes: dict[str, Any],
     using: str,
 ) -> ReauthorizationRequired | None:
-    """Record a verdict on the pair that ``same_pair`` selects; None when it selects no row."""
+    """Record a verdict on the row that ``same_pair`` selects; None when it selects no row."""
     status = BusinessAccount.Status.REAUTHORIZATION_REQUIRED
     if not store_update(lambda: same_pair.update(status=status, **changes), using):
         return None
     logger.warning("TikTok rejected the tokens of account %s: %s", account.open_id, verdict)
     reload(account, using)
-    kind = events.Kind.REJECTED
-    announce(signals.reauthorization_required, account, using, kind=kind, error=verdict)
+    events.announce(
+        signals.reauthorization_required,
+        account,
+        using,
+        kind=events.Kind.REJECTED,
+        error=verdict,
+    )
     return verdict
 
 
-def credential_changes(account: BusinessAccount, grant: TokenGrant) -> dict[str, Any]:
-    """The columns that a token answer changes, as arguments for ``update()``.
-
-    What TikTok left out is not in it, so it never overwrites what is stored. Only the access
-    token's expiry always is: the old one says nothing about the new token.
-    """
-    changes: dict[str, Any] = {
-        "access_token": account.encrypt("access_token", grant.access_token),
-        "access_token_expires_at": grant.access_token_expires_at,
-        "status": BusinessAccount.Status.ACTIVE,
-        "credentials_version": F("credentials_version") + 1,
-        "updated_at": timezone.now(),
-        **NO_FAILURE,
-    }
-    if grant.refresh_token is not None:
-        changes["refresh_token"] = account.encrypt("refresh_token", grant.refresh_token)
-    if grant.refresh_token_expires_at is not None:
-        changes["refresh_token_expires_at"] = grant.refresh_token_expires_at
-    if grant.scopes is not None:
-        changes["scopes"] = grant.scopes
-    return changes
-
-
 def _save(account: BusinessAccount, grant: TokenGrant, using: str) -> bool:
-    """Store the new pair; False when the row holds another pair than the one that was sent."""
+    """Store the new pair; False when the row no longer holds the pair that was sent."""
     version = account.credentials_version
     changes = {
         **credential_changes(account, grant),
         "last_refreshed_at": clock.instant(),
-        # Whoever stores another pair takes the claim away, so under ours it is still this one.
+        # Storing another pair ends the claim, so under our claim the version has not changed.
         "credentials_version": version + 1,
     }
     own_claim = {"id": account.pk, "claim_id": account.claim_id}
@@ -184,7 +168,7 @@ def _save(account: BusinessAccount, grant: TokenGrant, using: str) -> bool:
 
     def save() -> int:
         released = {**changes, **NO_CLAIM}
-        # A claim that another worker took over is left to it.
+        # The second UPDATE leaves the claim of a worker that took over in place.
         return update_row(BusinessAccount, released, where=own_claim, using=using) or update_row(
             BusinessAccount, changes, where=same_pair, using=using
         )
@@ -205,21 +189,8 @@ def _save(account: BusinessAccount, grant: TokenGrant, using: str) -> bool:
     return bool(saved)
 
 
-def failure_changes(error: TikTokBusinessError) -> dict[str, Any]:
-    now = timezone.now()
-    answer = error if isinstance(error, APIError) else APIError(str(error))
-    return {
-        "last_error_at": now,
-        "last_error_code": answer.code,
-        "last_error_message": answer.message,
-        "last_error_request_id": answer.request_id,
-        "consecutive_failures": F("consecutive_failures") + 1,
-        "updated_at": now,
-    }
-
-
 def _reconcile(account: BusinessAccount, using: str) -> TikTokBusinessError | None:
-    """The claim is lost: see what the one who has it, or had it, made of the account."""
+    """Find out what others did to the account since our claim was lost."""
     sent_version = account.credentials_version
     if not reload(account, using):
         return AccountGoneError("The account was deleted during the refresh.")

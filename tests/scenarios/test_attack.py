@@ -22,8 +22,7 @@ from django_tiktok_business.interrupts import defer_signals
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.services import RefreshResult
 from django_tiktok_business.simulator import Simulator
-from django_tiktok_business.tokens import claims as claims_module
-from django_tiktok_business.tokens import storage
+from django_tiktok_business.tokens import rows, storage
 from tests.support.factories import connect, make_user
 from tests.support.simulated import REDIRECT_URI, authorize_url, query_of
 from tests.support.simulator import (
@@ -155,8 +154,8 @@ def test_f53_rows_that_need_no_call_do_not_hide_an_outage(strict: Simulator) -> 
 def test_f14_database_that_goes_away_before_the_signals_is_waited_for(
     strict: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reload = claims_module.reload
     heard: list[int] = []
+    reloads: list[None] = []
 
     def listen(account: BusinessAccount, **kwargs: Any) -> None:
         heard.append(account.pk)
@@ -164,17 +163,18 @@ def test_f14_database_that_goes_away_before_the_signals_is_waited_for(
     with next_statement("SELECT", OperationalError("terminating connection")) as lose:
 
         def reloaded(*arguments: Any) -> bool:
-            monkeypatch.setattr(claims_module, "reload", reload)
-            lose()
-            return reload(*arguments)
+            monkeypatch.setattr(storage, "reload", rows.reload)
+            reloads.append(lose())
+            return rows.reload(*arguments)
 
-        monkeypatch.setattr(claims_module, "reload", reloaded)
+        monkeypatch.setattr(storage, "reload", reloaded)
         signals.tokens_refreshed.connect(listen)
         try:
             report = services.refresh_due_accounts()
         finally:
             signals.tokens_refreshed.disconnect(listen)
     assert (report.refreshed, report.stopped) == (4, None)
+    assert reloads == [None], "the database went away"
     assert len(heard) == 4
     assert lost(strict) == 0
 
