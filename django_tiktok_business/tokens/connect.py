@@ -1,8 +1,8 @@
-"""Exchange an authorization code and store the grant: a new account, or one connected again.
+"""Exchange an authorization code and store the grant, for a new account or one connected again.
 
-The answer to a code may cross others on its way, and TikTok may end the pair of one grant when it
-issues the next. So the pair that arrives last need not be the one that lives, and only TikTok
-knows: where it matters, the pair in the row is renewed, which proves it.
+Two grants for one account can cross on their way, and TikTok may end the tokens of one grant when
+it issues the next. So the pair that arrives last need not be the valid one, and only TikTok knows
+which is. Where it matters, the pair in the row is refreshed, which proves that it is valid.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from django_tiktok_business.db.writes import (
     save_later,
     store_answer,
 )
-from django_tiktok_business.events import announce
 from django_tiktok_business.exceptions import (
     AccountBusyError,
     AccountOwnedByAnotherUserError,
@@ -59,7 +58,7 @@ CHECKS_PER_MINUTE = 20  # half of the calls that TikTok allows for one account a
 
 
 class _SupersededError(TikTokBusinessError):
-    """The row was given another pair while the code was exchanged."""
+    """The row has received another pair since the code was sent."""
 
     def __init__(self, account: BusinessAccount) -> None:
         super().__init__("The account was connected or refreshed at the same time.")
@@ -68,44 +67,45 @@ class _SupersededError(TikTokBusinessError):
 
 def connect(user: Any, *, code: Secret, redirect_uri: str) -> BusinessAccount:
     """See `services.connect_account`."""
-    # A key that is missing or unusable has to show before the code is used up.
+    # Raise for a missing or unusable key before the code is used up.
     BusinessAccount(app_id=conf.APP_ID, open_id="trial").encrypt("access_token", "trial")
     using = router.db_for_write(BusinessAccount)
-    # A row that the caller's own transaction has locked stays so for as long as we wait.
-    is_patient = not is_in_transaction(using)
-    if is_patient:
+    # Waiting for a row that the caller's own transaction has locked would be in vain.
+    may_wait = not is_in_transaction(using)
+    if may_wait:
         clock.synchronize(using)
     with defer_signals(), closing(client_from_settings()) as client:
         sent_at = clock.instant()
         grant = OAuth(client).exchange_code(code, redirect_uri=redirect_uri)
 
         def store(**known: Any) -> BusinessAccount:
-            consent = _NewGrant(user, grant, using, **known)
+            new_grant = _NewGrant(user, grant, using, **known)
             try:
                 return commit_independently(
-                    lambda: _store(consent, is_patient=is_patient),
+                    lambda: _store(new_grant, may_wait=may_wait),
                     using,
                     patience_seconds=SHORT_PATIENCE_SECONDS,
                 )
             except BaseException:
-                if not consent.versions_seen:  # no connection but the caller's, or no thread
-                    consent.store_later()
+                if not new_grant.versions_seen:  # no second connection or thread could be had
+                    new_grant.store_later()
                 raise
 
-        with deferred() as rejected:  # nobody is told of a pair that is replaced at once
+        with deferred() as rejected:  # send no notice about a pair that is replaced at once
             try:
                 account = store(sent_at=sent_at)
-            except _SupersededError as crossed:
+            except _SupersededError as superseded:
                 try:
-                    account = _renewed(crossed.account, using) or store()
+                    account = _prove(superseded.account, using) or store()
                 except ReauthorizationRequired:
                     account = store()
             except AccountOwnedByAnotherUserError:
-                owned = BusinessAccount.objects.using(using).active()
-                named = owned.filter(app_id=conf.APP_ID, open_id=grant.open_id)
-                for found in retry_while_unavailable(lambda: list(named), using):
+                # The refused grant may have ended the owner's tokens: store it for the owner then.
+                active = BusinessAccount.objects.using(using).active()
+                rows = active.filter(app_id=conf.APP_ID, open_id=grant.open_id)
+                for found in retry_while_unavailable(lambda: list(rows), using):
                     try:
-                        _renewed(found, using)
+                        _prove(found, using)
                     except ReauthorizationRequired:
                         with suppress(AccountOwnedByAnotherUserError):
                             store(lost_version=found.credentials_version)
@@ -114,55 +114,60 @@ def connect(user: Any, *, code: Secret, redirect_uri: str) -> BusinessAccount:
         return account
 
 
-def _renewed(account: BusinessAccount, using: str) -> BusinessAccount | None:
-    """The row with a new pair, which proves that TikTok knew the old one; an access token does not,
-    since it may outlive the refresh token that it came with.
+def _prove(account: BusinessAccount, using: str) -> BusinessAccount | None:
+    """Prove that the pair in the row is valid by refreshing it; return the refreshed row.
 
-    None when TikTok did not say, or was asked too often. Raises `ReauthorizationRequired` when it
-    rejects the pair.
+    An access token that TikTok accepts proves nothing: it may outlive its refresh token.
+
+    Returns None when TikTok did not answer, or was asked too often. Raises
+    `ReauthorizationRequired` when TikTok rejects the pair.
     """
     if not cache.allow("check", f"{account.app_id} {account.open_id}", CHECKS_PER_MINUTE):
         return None
     version: int = account.credentials_version
 
-    def renew() -> BusinessAccount:
-        with deferred():  # in a thread of its own, too
+    def refresh_row() -> BusinessAccount:
+        with deferred():  # per thread, and this may run in a thread of its own
             return refresh.refresh_once(
                 account.pk, using, is_fresh_enough=lambda row: row.credentials_version > version
             )
 
     try:
-        return commit_independently(renew, using)
+        return commit_independently(refresh_row, using)
     except ReauthorizationRequired as error:
         if error.code is not None:
             raise
-    except Exception as error:  # noqa: BLE001 -- whatever it is, the new pair waits to be stored
-        logger.warning("%s could not be renewed: %s", account.open_id, type(error).__name__)
+    except Exception as error:  # noqa: BLE001 -- in any case the new pair has to be stored
+        logger.warning(
+            "Account %s could not be refreshed: %s", account.open_id, type(error).__name__
+        )
     return None
 
 
-def _store(consent: _NewGrant, *, is_patient: bool) -> BusinessAccount:
-    using = consent.using
-    patience_seconds = SAVE_PATIENCE_SECONDS if is_patient else 0
+def _store(new_grant: _NewGrant, *, may_wait: bool) -> BusinessAccount:
+    using = new_grant.using
+    patience_seconds = SAVE_PATIENCE_SECONDS if may_wait else 0
     try:
-        account = store_answer(consent.store, using, patience_seconds=patience_seconds)
+        account = store_answer(new_grant.store, using, patience_seconds=patience_seconds)
     except TikTokBusinessError:
         raise
     except BaseException:  # Ctrl-C and the time limits of workers too
-        consent.store_later()
+        new_grant.store_later()
         raise
     if is_in_transaction(using):
-        consent.store_later()
-    consent.tell(account)
+        new_grant.store_later()
+    new_grant.announce(account)
     return account
 
 
 class _NewGrant:
-    """What a new consent gave, on its way into the account's row.
+    """A grant that TikTok has just issued, on its way into the account's row.
 
-    ``sent_at``: a row that got another pair since raises `_CrossedError`. ``lost_version``: an
-    account that another user owns is renewed for that user, if its tokens are still of this
-    version; otherwise raises `AccountOwnedByAnotherUserError`.
+    ``sent_at``: storing it raises `_SupersededError` if the row has received another pair since.
+
+    ``lost_version``: store it for the user who owns the account, if the row still holds the pair of
+    this version, which TikTok has rejected. Storing it for any other account of another user
+    raises `AccountOwnedByAnotherUserError`.
     """
 
     def __init__(
@@ -184,19 +189,23 @@ class _NewGrant:
         now = clock.instant()
         self.changes = {
             **credential_changes(BusinessAccount(**self.identity), grant),
-            # A new consent starts a new year, also when TikTok does not say so.
+            # A new consent starts a new year, even when TikTok does not say when it ends.
             "refresh_token_expires_at": grant.refresh_token_expires_at,
             "connected_at": now,
             "last_refreshed_at": now,
-            **NO_CLAIM,  # a refresh in flight stands down
+            **NO_CLAIM,  # a refresh in flight then drops its answer
         }
-        self.versions_seen: list[int | None] = []  # of the pair in the row; None: there was no row
+        # The credentials_version of each look at the row; None: there was no row.
+        self.versions_seen: list[int | None] = []
         self.is_for_later = False
         self.is_new = False
         self.scopes_before: list[str] | None = None
 
     def store(self) -> BusinessAccount:
-        """Raises `AccountBusyError` when others change the row or its owner all the time."""
+        """Store the grant and return the account.
+
+        Raises `AccountBusyError` when others change the row or its owner each time.
+        """
         for _ in range(3):
             account = self._try(self._look())
             if account is not None:
@@ -209,28 +218,27 @@ class _NewGrant:
             save_later(self.store_after_all, self.using)
 
     def store_after_all(self) -> None:
-        """Store it unless that has happened, or something newer is there."""
+        """Store the grant unless the row holds it, or a newer one, by now."""
         for _ in range(3):
             known = self._look()
             if self.versions_seen[-1] != self.versions_seen[0]:
                 return
             try:
                 account = self._try(known)
-            except _SupersededError:  # the database was away since, and others could store theirs
+            except _SupersededError:  # while the database was away here, another worker stored one
                 return
             if account is not None:
-                self.tell(account)
+                self.announce(account)
                 return
         raise AccountBusyError("The account is being connected or changed by somebody else.")
 
-    def tell(self, account: BusinessAccount) -> None:
+    def announce(self, account: BusinessAccount) -> None:
         logger.info("Account %s is connected.", account.open_id)
-        kind = events.Kind.CONNECTED if self.is_new else events.Kind.RECONNECTED
-        announce(
+        events.announce(
             signals.account_connected,
             account,
             self.using,
-            kind=kind,
+            kind=events.Kind.CONNECTED if self.is_new else events.Kind.RECONNECTED,
             scopes_before=self.scopes_before,
             created=self.is_new,
         )
@@ -241,25 +249,25 @@ class _NewGrant:
         return known
 
     def _try(self, known: BusinessAccount | None) -> BusinessAccount | None:
-        """The stored account; None when the row has changed since it was looked at."""
+        """Store the grant in a row that was ``known``; None when the row has changed since."""
         self.is_new = known is None
         if known is None:
             values = {**self.identity, **self.changes, "credentials_version": 1}
-            # In bulk, because no receiver of post_save may take the row with it when it raises.
-            # IntegrityError: another request connects the same account.
+            # bulk_create() sends no post_save, whose receivers could raise and undo the insert.
+            # IntegrityError: another request has just inserted the same account.
             with (
                 suppress(IntegrityError),
                 lock_timeout(self.using),
                 transaction.atomic(using=self.using),
             ):
                 self.rows.bulk_create([BusinessAccount(**values, owner_id=self.user.pk)])
-                return self.rows.get(**self.identity)  # MySQL tells no primary keys
+                return self.rows.get(**self.identity)  # MySQL returns no primary keys
             return None
         is_lost = known.credentials_version == self.lost_version
         may_renew = known.owner_id in (None, self.user.pk) or is_lost
         if not may_renew and not self.user.has_perm("tiktok_business.change_businessaccount"):
             raise AccountOwnedByAnotherUserError("Another user has connected this account.")
-        if self._has_crossed(known):
+        if self._is_superseded(known):
             raise _SupersededError(known)
         self.scopes_before = known.granted_scopes
         as_seen = self.rows.filter(
@@ -268,11 +276,11 @@ class _NewGrant:
         try:
             with lock_timeout(self.using):
                 is_updated = as_seen.update(**self.changes, owner=known.owner_id or self.owner_id)
-        except IntegrityError:  # the user was deleted meanwhile, so nobody's stays nobody's
+        except IntegrityError:  # the user has been deleted: store it without an owner next time
             is_updated, self.owner_id = 0, None
         return known if is_updated and reload(known, self.using) else None
 
-    def _has_crossed(self, known: BusinessAccount) -> bool:
+    def _is_superseded(self, known: BusinessAccount) -> bool:
         if self.sent_at is None or known.status != known.Status.ACTIVE:
             return False
         stored_at = known.last_refreshed_at
