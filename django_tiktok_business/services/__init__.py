@@ -7,7 +7,7 @@ rolled back afterwards does not take a token pair with it. Errors are those of
 
 from __future__ import annotations
 
-from django_tiktok_business.tokens.batch import RefreshReport, RefreshResult
+from django_tiktok_business.tokens.report import RefreshReport, RefreshResult
 
 from .access import get_access_token, refresh_account
 from .accounts import connect_account, disconnect_account, refresh_due_accounts, sync_profile

@@ -32,7 +32,7 @@ from .client import account_client
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from django_tiktok_business.tokens.batch import RefreshReport, RefreshResult
+    from django_tiktok_business.tokens.report import RefreshReport, RefreshResult
 
 
 __all__ = [

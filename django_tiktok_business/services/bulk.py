@@ -22,8 +22,8 @@ from django_tiktok_business.exceptions import (
 )
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.sync import profile
-from django_tiktok_business.tokens.batch import RefreshReport
 from django_tiktok_business.tokens.pool import CallPool
+from django_tiktok_business.tokens.report import RefreshReport
 
 from . import access
 from . import accounts as accounts_module

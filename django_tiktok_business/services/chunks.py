@@ -28,9 +28,9 @@ from django_tiktok_business.interrupts import defer_signals, set_soon
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.notices.send import send_due
 from django_tiktok_business.sync import profile
-from django_tiktok_business.tokens.batch import RefreshReport, RefreshResult
 from django_tiktok_business.tokens.due import Due
 from django_tiktok_business.tokens.pool import CallPool
+from django_tiktok_business.tokens.report import RefreshReport, RefreshResult
 
 from . import accounts
 

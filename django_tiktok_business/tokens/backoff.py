@@ -16,17 +16,18 @@ if TYPE_CHECKING:
 
 __all__ = ["next_attempt"]
 
-# How long a batch leaves an account alone that fails for passing reasons: doubled with each failure
-# in a row. The longest is short beside REFRESH_WITHIN_SECONDS, so there are several tries left.
+# How long a batch waits before it tries an account again after a temporary failure: doubled with
+# each failure in a row. The longest is much shorter than REFRESH_WITHIN_SECONDS, so that several
+# attempts are left.
 FIRST_BACKOFF = timedelta(minutes=1)
 LONGEST_BACKOFF = timedelta(hours=1)
 
 
 def next_attempt(account: BusinessAccount, error: TikTokBusinessError) -> dict[str, Any]:
-    """When to try again; nothing for what was found out without asking TikTok."""
+    """The column that says when to try again; none for a failure that involved no call."""
     if isinstance(error, DecryptionError | ReauthorizationRequired):
         return {}
-    # No more than the longest needs: a failure count may be large, 2 to its power is larger.
+    # At most ten doublings, because the count of failures has no upper limit.
     doublings = min(account.consecutive_failures, 10)
     backoff = min(FIRST_BACKOFF * 2**doublings, LONGEST_BACKOFF)
     # Jitter, so that accounts that failed together are not tried together again.

@@ -1,11 +1,10 @@
-"""Refresh many accounts: a bounded pool of calls over the protocol of `refresh`."""
+"""Refresh many accounts with a bounded pool of calls, by the protocol of `refresh`."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -21,14 +20,13 @@ from django_tiktok_business.exceptions import (
     AccountBusyError,
     APIError,
     AppCredentialsRejectedError,
-    DecryptionError,
     RateLimitError,
-    ReauthorizationRequired,
     TikTokBusinessError,
 )
 
 from . import claims, refresh, storage
 from .pool import Call
+from .report import RefreshReport, RefreshResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,56 +39,15 @@ if TYPE_CHECKING:
     from .pool import CallPool
 
 
-__all__ = ["RefreshReport", "RefreshResult", "refresh_accounts"]
+__all__ = ["refresh_accounts"]
 
-POLL_SECONDS = 0.1  # how often a run that waits for an answer looks whether it shall stop
+POLL_SECONDS = 0.1  # how often a run that waits for an answer checks whether it has to stop
 
-# So many consecutive failures of TikTok itself make a probe be asked: an account that has nothing
-# to do with them. When TikTok fails for that one too, it is down, and the batch stops.
+# After this many consecutive failures of TikTok itself, an account that has nothing to do with them
+# becomes the probe. When TikTok fails for the probe too, it is down, and the run stops.
 OUTAGE_THRESHOLD = 5
-MOST_PAUSES = 3  # in a row; refused again after them, the run stops
-LONGEST_WAIT_SECONDS = 310  # for a turn: five minutes and some; TikTok may ask for a longer pause
-
-
-@dataclass(frozen=True)
-class RefreshResult:
-    """What became of one account.
-
-    ``outcome`` is "refreshed", "retry_later", "reauthorization_required", "undecryptable" or
-    "skipped" (another worker had it); the rest is None or "" where TikTok reported no error.
-    """
-
-    pk: int
-    open_id: str
-    outcome: str
-    code: int | None = None
-    message: str = ""
-    request_id: str = ""
-
-
-@dataclass
-class RefreshReport:
-    """What became of a batch.
-
-    ``backing_off`` counts due accounts that were left alone because they kept failing for passing
-    reasons; their next attempt comes later. ``stopped`` is None, or why the rest was not tried:
-    "app_credentials_rejected", "tiktok_unavailable", "rate_limited" or "interrupted".
-    """
-
-    refreshed: int = 0
-    retry_later: int = 0
-    reauthorization_required: int = 0
-    undecryptable: int = 0
-    skipped: int = 0
-    backing_off: int = 0
-    stopped: str | None = None
-    duration_seconds: float = 0.0
-    failures: list[RefreshResult] = field(default_factory=list)
-
-    @property
-    def all_refreshed(self) -> bool:
-        """Whether every due account was refreshed, by us or by the worker that had it."""
-        return self.stopped is None and not self.failures and not self.backing_off
+MOST_PAUSES = 3  # pauses in a row; when TikTok asks for one more, the run stops
+LONGEST_WAIT_SECONDS = 310  # for a slot: a little over TikTok's usual pause of five minutes
 
 
 def refresh_accounts(
@@ -103,38 +60,37 @@ def refresh_accounts(
 ) -> RefreshReport:
     """Refresh the accounts that are ``due``, the most urgent first, at most ``limit``.
 
-    The database is touched by this thread alone, and each answer is saved as soon as it is there.
-    When ``stop`` is set, the calls in flight are finished and saved. Database errors are raised
-    after the same.
+    Only this thread uses the database, and it saves each answer as soon as it arrives. When
+    ``stop`` is set, or something is raised, the calls in flight are finished and saved first.
     """
     run = _Batch(due, calls, stop, on_result)
     started = time.monotonic()
     with events.batched(run.using):
-        _finish(run, limit)
+        _run_to_the_end(run, limit)
     run.report.duration_seconds = time.monotonic() - started
     return run.report
 
 
-def _finish(run: _Batch, limit: int | None) -> None:
+def _run_to_the_end(run: _Batch, limit: int | None) -> None:
     failure: BaseException | None = None
     try:
         run.report.backing_off = run.due.backing_off()
         run.submit_all(limit)
-    except BaseException as error:  # noqa: BLE001 -- raised when all answers are saved
+    except BaseException as error:  # noqa: BLE001 -- raised once all answers are saved
         failure = error
-    while not run.is_concluded:
+    while not run.is_finished:
         try:
             if failure is not None:
                 run.calls.cancel_pending()
-            run.conclude()
-        except BaseException as error:  # noqa: BLE001 -- Ctrl-C while that goes on, too
+            run.finish()
+        except BaseException as error:  # noqa: BLE001 -- Ctrl-C in the middle of this, too
             failure = failure or error
     if failure is not None:
         raise failure
 
 
 class _Batch:
-    """One batch under way: what is in flight, and what has become of the rest."""
+    """One batch under way: the calls in flight, and the results so far."""
 
     def __init__(
         self,
@@ -149,68 +105,69 @@ class _Batch:
         self.on_result = on_result
         self.using = due.chosen.db
         self.report = RefreshReport()
-        self.is_concluded = False
+        self.is_finished = False
         self.slots: deque[float] = deque()  # when calls may be made, on the monotonic clock
-        self.waiting: deque[tuple[int, str]] = deque()  # whose turn comes next
-        # Those of whom it is not known yet whether they or TikTok itself are the trouble.
+        self.waiting: deque[tuple[int, str]] = deque()  # primary key and open id, next one first
+        # Failures that may be due to the account or to an outage of TikTok.
         self.unconfirmed: deque[tuple[BusinessAccount, TikTokBusinessError]] = deque()
-        self.probe: int | None = None  # the primary key of the account that is to tell
+        self.probe: int | None = None  # the primary key of the account that decides between them
         self.probed: set[int] = set()
-        self.refused: dict[int, RefreshResult] = {}  # by primary key; to be tried after the pause
-        self.is_database_proven = False
+        self.refused: dict[int, RefreshResult] = {}  # by primary key; tried again after the pause
+        self.has_database_answered = False
 
-    # Out to TikTok
+    # Calling TikTok
 
     def submit_all(self, limit: int | None) -> None:
-        """Claim the due accounts in small batches, each not before its turn has come."""
+        """Claim the due accounts in small groups, and submit a call for each once it has a slot."""
         candidates = islice(self.candidates(), limit)
         while True:
-            room = self.room()
-            if self.shall_stop():
+            free = self.free_places()
+            if self.must_stop():
                 return
             if self.probe is None:
-                self.waiting.extend(islice(candidates, max(0, room - len(self.waiting))))
-                wanted = min(room, len(self.waiting))
-            else:  # until it has told, nobody else is sent after it
+                self.waiting.extend(islice(candidates, max(0, free - len(self.waiting))))
+                wanted = min(free, len(self.waiting))
+            else:  # no other call is made until the probe has been answered
                 wanted = int(self.probe in {pk for pk, _ in self.waiting})
-            if wanted and self.has_slot(wanted):
+            if wanted and self.reserve_slots(wanted):
                 ready = min(wanted, len(self.slots))
                 self.submit([self.waiting.popleft() for _ in range(ready)])
             elif not self.calls.in_flight and not self.waiting:
                 return
             elif not wanted:
-                self.finish_answered(POLL_SECONDS)
+                self.save_answers(POLL_SECONDS)
 
-    def shall_stop(self) -> bool:
+    def must_stop(self) -> bool:
         if self.stop.is_set():
             self.report.stopped = self.report.stopped or "interrupted"
         return self.report.stopped is not None
 
     def candidates(self) -> Iterator[tuple[int, str]]:
         pages = self.due.pages()
-        while page := self.patiently(pages.next):
+        while page := self.with_database(pages.next):
             clock.synchronize(self.using)
             yield from ((row.pk, row.open_id) for row in page if row.pk not in self.probed)
 
-    def room(self) -> int:
-        """Free places for calls, after saving what has been answered.
+    def free_places(self) -> int:
+        """The number of free places for calls, after saving the answers that have arrived.
 
-        Waits for an answer while the places are few: to claim rows one by one would cost more than
-        the calls. Where no ceiling holds the pool up, some calls wait in it, so that its threads
-        need not wait for the database.
+        Waits for an answer while there are only a few: claiming rows one by one would cost more
+        than the calls. Without a rate limit some calls wait in the pool, so that its threads need
+        not wait for the database.
         """
         places = self.calls.concurrency + self.calls.ahead
         while True:
-            self.finish_answered(0)
-            room = places - self.calls.in_flight
-            is_enough = room >= max(1, self.calls.ahead or places // 4)
-            if is_enough or self.shall_stop():
-                return room
-            self.finish_answered(POLL_SECONDS)
+            self.save_answers(0)
+            free = places - self.calls.in_flight
+            is_enough = free >= max(1, self.calls.ahead or places // 4)
+            if is_enough or self.must_stop():
+                return free
+            self.save_answers(POLL_SECONDS)
 
-    def has_slot(self, wanted: int) -> bool:
-        """Take turns under the ceiling; when there is none, wait a little."""
-        # Left over from rows that somebody else had; too late a call could be one too many.
+    def reserve_slots(self, wanted: int) -> bool:
+        """Reserve slots of the rate limiter; if there is none, wait a little and return False."""
+        # Slots of rows that another worker held may be left over. Calls that are made too long
+        # after their slots could break the rate limit.
         while self.slots and self.slots[0] < time.monotonic() - BATCH:
             self.slots.popleft()
         while len(self.slots) < wanted:
@@ -224,7 +181,7 @@ class _Batch:
         if wait_seconds > LONGEST_WAIT_SECONDS:
             self.report.stopped = "rate_limited"
         elif self.calls.in_flight:
-            self.finish_answered(min(wait_seconds, POLL_SECONDS))
+            self.save_answers(min(wait_seconds, POLL_SECONDS))
         else:
             self.stop.wait(wait_seconds)
         return False
@@ -234,71 +191,74 @@ class _Batch:
         for pk in open_ids:
             self.refused.pop(pk, None)
         times = claims.ClaimTimes.now()
-        claimed, busy = self.claimed(list(open_ids), claims.new_claim_id())
+        claimed, busy = self.claim_free(list(open_ids), claims.new_claim_id())
         self.calls.submit(
             *(
-                Call(account, self.slots.popleft(), partial(self.ask, account, times))
+                Call(account, self.slots.popleft(), partial(self.request_tokens, account, times))
                 for account in claimed
             )
         )
         for account in claimed:
             del open_ids[account.pk]
         if self.probe in open_ids:
-            self.probe = None  # somebody else has it; the next failure calls another one
+            self.probe = None  # another worker holds it; the next failure chooses another probe
         for pk, open_id in open_ids.items():
             outcome = "retry_later" if pk in busy else "skipped"
             self.count(RefreshResult(pk, open_id, outcome, message=busy.get(pk, "")))
 
-    def ask(
+    def request_tokens(
         self, account: BusinessAccount, times: ClaimTimes, client: TikTokClient
     ) -> TokenGrant | TikTokBusinessError | None:
-        """In a thread of the pool: the answer, None when this is no time to ask (any more)."""
+        """Call TikTok, in a thread of the pool; None when the call should not be made now."""
         is_late = time.monotonic() > times.begin_by
-        if is_late or self.shall_stop() or self.calls.limiter.is_paused:
+        if is_late or self.must_stop() or self.calls.limiter.is_paused:
             return None
         return refresh.request_tokens(account, client, until=times.end_by)
 
-    def claimed(
+    def claim_free(
         self, pks: list[int], claim_id: str
     ) -> tuple[list[BusinessAccount], dict[int, str]]:
-        """The rows that could be claimed, and why others are busy; the rest somebody else has."""
+        """Claim the rows; return those claimed, and for locked ones the reason by primary key.
+
+        Other workers hold the rest.
+        """
         try:
             return self.claim(pks, claim_id), {}
         except AccountBusyError as error:
             if len(pks) == 1:
                 return [], {pks[0]: str(error)}
-        # One by one, to leave out the one that somebody has locked; under the same id, because
-        # those before it may be claimed by now.
-        parts = [self.claimed([pk], claim_id) for pk in pks]
+        # One by one, to leave out the locked row; with the same id, because some rows may already
+        # be claimed.
+        parts = [self.claim_free([pk], claim_id) for pk in pks]
         accounts = [account for part, _ in parts for account in part]
         return accounts, {pk: why for _, part in parts for pk, why in part.items()}
 
     def claim(self, pks: list[int], claim_id: str) -> list[BusinessAccount]:
         condition = self.due.condition
-        claimed: list[BusinessAccount] = self.patiently(
+        claimed: list[BusinessAccount] = self.with_database(
             lambda: claims.claim(pks, self.using, claim_id=claim_id, condition=condition)
         )
-        self.is_database_proven = True
+        self.has_database_answered = True
         return claimed
 
-    def patiently(self, work: Callable[[], Any]) -> Any:
-        """Wait for a database that goes away; one that was never there is reported at once."""
-        return (
-            writes.retry_while_unavailable(work, self.using) if self.is_database_proven else work()
-        )
+    def with_database(self, work: Callable[[], Any]) -> Any:
+        """Run a query, again while the database is away; raise if it has never answered."""
+        if not self.has_database_answered:
+            return work()
+        return writes.retry_while_unavailable(work, self.using)
 
-    # Back from TikTok
+    # Saving the answers
 
-    def finish_answered(self, within_seconds: float | None) -> None:
-        """Save what TikTok has answered, after waiting at most that time for an answer."""
+    def save_answers(self, within_seconds: float | None) -> None:
+        """Save the answers that have arrived, after waiting at most this long for the first."""
         for account, answer in self.calls.answers(within_seconds):
-            self.finish(account, answer)
+            self.save_answer(account, answer)
 
-    def finish(self, account: BusinessAccount, answer: Any) -> None:
+    def save_answer(self, account: BusinessAccount, answer: Any) -> None:
         if isinstance(answer, TokenGrant):
-            error = self.save(account, answer)
-            self.clear_unconfirmed()  # TikTok is there
-            self.count(_result(account, error))
+            error = self.save_grant(account, answer)
+            self.store_unconfirmed()  # TikTok is not down
+            self.count(RefreshResult.of(account, error))
             return
         is_probe = account.pk == self.probe
         self.probe = None if is_probe else self.probe
@@ -313,33 +273,33 @@ class _Batch:
             raise answer
         if is_outage(answer):
             self.unconfirmed.append((account, answer))
-            is_in_doubt = len(self.unconfirmed) >= OUTAGE_THRESHOLD and self.probe is None
-            if is_in_doubt and (is_probe or not self.has_probe()):
+            may_be_down = len(self.unconfirmed) >= OUTAGE_THRESHOLD and self.probe is None
+            if may_be_down and (is_probe or not self.has_probe()):
                 self.report.stopped = self.report.stopped or "tiktok_unavailable"
             return
         error = storage.store_result(account, answer, self.using)
         if isinstance(answer, APIError) and answer.http_status is not None:
-            self.clear_unconfirmed()  # it was TikTok that said so
+            self.store_unconfirmed()  # TikTok is not down: it has answered
         if isinstance(error, AppCredentialsRejectedError):
             self.report.stopped = "app_credentials_rejected"
         if isinstance(error, RateLimitError):
-            self.refuse(account, error)
+            self.retry_after_pause(account, error)
         else:
-            self.count(_result(account, error))
+            self.count(RefreshResult.of(account, error))
 
     def has_probe(self) -> bool:
-        """Whether somebody will tell; those in flight do when nobody else is left to be called."""
+        """Choose a probe if possible; otherwise the calls in flight decide, if there are any."""
         return self.send_probe() or bool(self.calls.in_flight)
 
     def send_probe(self) -> bool:
-        """Let the due account come next with which TikTok has worked most lately, if there is one.
+        """Put the due account with the latest successful refresh next; False if there is none.
 
-        Were the next ones taken as they come, a handful of accounts for which TikTok fails, as the
-        most urgent ones, would stop each run before it reached any other.
+        Without a probe a handful of accounts for which TikTok always fails, being the most urgent
+        ones, would stop each run before it reached any other.
         """
         rows = self.due.chosen.filter(self.due.condition, claim_id="").exclude(pk__in=self.probed)
         latest = rows.order_by(F("last_refreshed_at").desc(nulls_last=True), "-pk")
-        probe = self.patiently(latest.values_list("pk", "open_id").first)
+        probe = self.with_database(latest.values_list("pk", "open_id").first)
         if probe is None:
             return False
         self.probe = probe[0]
@@ -348,63 +308,46 @@ class _Batch:
         self.waiting = deque([probe, *others])
         return True
 
-    def save(self, account: BusinessAccount, grant: TokenGrant) -> TikTokBusinessError | None:
-        """Before anything else is done. Ctrl-C leaves it to be done once more, by `conclude`."""
+    def save_grant(self, account: BusinessAccount, grant: TokenGrant) -> TikTokBusinessError | None:
+        """Save the tokens before anything else; after Ctrl-C in the middle, `finish` repeats it."""
         try:
             error = storage.store_result(account, grant, self.using)
-        except Exception:  # what could not be saved is being saved in the background
+        except Exception:  # a thread goes on trying to save them
             self.calls.acknowledge()
             raise
         self.calls.acknowledge()
         return error
 
-    def refuse(self, account: BusinessAccount, error: RateLimitError) -> None:
-        """Try it once more when the pause is over, unless that has been done often enough."""
-        self.slots.clear()  # they were taken before the pause
-        self.refused[account.pk] = _result(account, error)
-        self.waiting.append((account.pk, account.open_id))  # others may be spared the next one
+    def retry_after_pause(self, account: BusinessAccount, error: RateLimitError) -> None:
+        """Try the account again after the pause that TikTok asks for, or stop after too many."""
+        self.slots.clear()  # they were reserved before the pause
+        self.refused[account.pk] = RefreshResult.of(account, error)
+        self.waiting.append((account.pk, account.open_id))  # last, so that others come first
         if self.calls.limiter.pauses > MOST_PAUSES:
             self.report.stopped = self.report.stopped or "rate_limited"
 
-    def clear_unconfirmed(self) -> None:
-        """The trouble was with these accounts: write it down."""
+    def store_unconfirmed(self) -> None:
+        """Store the failures in their rows: they were due to the accounts, not to an outage."""
         self.probe = None
         while self.unconfirmed:
             account, error = self.unconfirmed.popleft()
-            verdict = storage.store_result(account, error, self.using)
-            self.count(_result(account, verdict))
+            stored_error = storage.store_result(account, error, self.using)
+            self.count(RefreshResult.of(account, stored_error))
 
-    def conclude(self) -> None:
-        """Save all that is in flight, and settle what was left open."""
+    def finish(self) -> None:
+        """Save the answers of all calls in flight, and count the accounts without a result."""
         while self.calls.in_flight:
-            self.finish_answered(None)
+            self.save_answers(None)
         if self.report.stopped != "tiktok_unavailable":
-            self.clear_unconfirmed()
-        while self.unconfirmed:  # TikTok is down, and not one of these connections the worse for it
+            self.store_unconfirmed()
+        while self.unconfirmed:  # TikTok is down, which says nothing about these accounts
             account, error = self.unconfirmed.popleft()
             claims.release(account, self.using)
-            self.count(_result(account, error))
+            self.count(RefreshResult.of(account, error))
         while self.refused:
             self.count(self.refused.popitem()[1])
-        self.is_concluded = True
+        self.is_finished = True
 
     def count(self, result: RefreshResult) -> None:
-        outcome = result.outcome
-        setattr(self.report, outcome, getattr(self.report, outcome) + 1)
-        if outcome not in ("refreshed", "skipped"):
-            self.report.failures.append(result)
+        self.report.add(result)
         self.on_result(result)
-
-
-def _result(account: BusinessAccount, error: TikTokBusinessError | None) -> RefreshResult:
-    if error is None:
-        return RefreshResult(account.pk, account.open_id, "refreshed")
-    if isinstance(error, ReauthorizationRequired):
-        outcome = "reauthorization_required"
-    else:
-        outcome = "undecryptable" if isinstance(error, DecryptionError) else "retry_later"
-    if not isinstance(error, APIError):
-        return RefreshResult(account.pk, account.open_id, outcome, message=str(error))
-    return RefreshResult(
-        account.pk, account.open_id, outcome, error.code, error.message, error.request_id
-    )

@@ -1,4 +1,4 @@
-"""Which accounts are due, page by page and the most urgent first, in constant memory."""
+"""Find the accounts that are due: the most urgent first, page by page, in constant memory."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Due"]
 
-LONGEST_RUN = timedelta(days=1)  # which is as long as an access token lives
-PAGE_ROWS = 256  # primary keys and open ids only: what is claimed is read afresh
+LONGEST_RUN = timedelta(days=1)  # the lifetime of an access token
+PAGE_ROWS = 256  # only primary keys and open ids: a claim reads the whole row
 _UNKNOWN = Q(access_token_expires_at__isnull=True)
 
 
 @dataclass(frozen=True)
 class Due:
-    """The accounts of ``chosen`` that one run shall refresh.
+    """The accounts of ``chosen`` that one run has to refresh.
 
-    Those whose access tokens end ``within`` that time from now, or at an unknown time, and that
-    have not been refreshed since: however long ``within`` is, no account comes twice.
+    Those whose access tokens expire ``within`` that time from now, or at an unknown time, and that
+    have not been refreshed since the run began: no account comes twice, however long ``within``.
     """
 
     chosen: BusinessAccountQuerySet
@@ -44,7 +44,7 @@ class Due:
 
     @property
     def condition(self) -> Q:
-        """What makes a row due, by its own columns: to be asked again while it is claimed."""
+        """What makes a row due, by its own columns; a claim checks it again."""
         return (_UNKNOWN | self._soon) & self._may_be_tried
 
     @property
@@ -57,14 +57,14 @@ class Due:
         untouched = (
             Q(last_refreshed_at__isnull=True)
             | Q(last_refreshed_at__lt=self.began_at)
-            # Written by a clock that was wrong: nobody has refreshed it in the future.
+            # In the future: written by a clock that was wrong.
             | Q(last_refreshed_at__gt=self.began_at + LONGEST_RUN)
         )
         waited = Q(next_attempt_at__isnull=True) | Q(next_attempt_at__lte=self.began_at)
         return active & untouched if self.ignores_backoff else active & untouched & waited
 
     def backing_off(self) -> int:
-        """How many are due and left alone, because they kept failing for passing reasons."""
+        """The number of due accounts whose next attempt, after temporary failures, is to come."""
         if self.ignores_backoff:
             return 0
         later = self.chosen.filter(next_attempt_at__gt=self.began_at)
@@ -74,7 +74,7 @@ class Due:
         """The due rows as ``(pk, open_id, access_token_expires_at)``, the most urgent first."""
         rows = self.chosen.filter(self._may_be_tried)
         unknown = rows.filter(_UNKNOWN).order_by("pk")
-        # Apart: "unknown or soon" in one condition would keep the index from being used.
+        # Two queries: databases would not use the index for "unknown or soon".
         known = rows.filter(self._soon).order_by("access_token_expires_at", "pk")
         columns = ("pk", "open_id", "access_token_expires_at")
         parts = (part.values_list(*columns, named=True) for part in (unknown, known))

@@ -1,4 +1,4 @@
-"""A pool of threads that call TikTok, shared by token batches and profile syncs."""
+"""A pool of threads that call TikTok, for batches of refreshes and of profile syncs."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ if TYPE_CHECKING:
     from django_tiktok_business.api.rate_limit import RateLimiter
     from django_tiktok_business.models import BusinessAccount
 
-    _Ask = Callable[[TikTokClient], Any]
+    _Request = Callable[[TikTokClient], Any]
 
 __all__ = ["Call", "CallPool"]
 
 
 class Call:
-    """A call that is to be made once, at that time on the monotonic clock."""
+    """A call to make once, not before ``at`` on the monotonic clock."""
 
-    def __init__(self, account: BusinessAccount, at: float, ask: _Ask) -> None:
+    def __init__(self, account: BusinessAccount, at: float, request: _Request) -> None:
         self.account = account
         self.at = at
-        self.ask = ask
+        self.request = request
         self._begun = threading.Lock()
 
     def begin(self) -> bool:
-        """Whether it is the caller who shall make it."""
+        """Whether the caller has to make the call; True only once."""
         return self._begun.acquire(blocking=False)
 
 
 class CallPool:
-    """Calls to TikTok in a pool of threads. What a call returns or raises comes out as answer.
+    """Make calls to TikTok in threads; the answers are what the calls return or raise.
 
-    Each call counts as in flight from before it is handed to the pool until its answer is dropped,
-    so that none is forgotten, wherever the thread that reads the answers is interrupted.
+    A call is in flight from before it is handed to a thread until its answer is acknowledged, so
+    that none is lost wherever the thread that reads the answers is interrupted.
     """
 
     def __init__(self, concurrency: int, limiter: RateLimiter) -> None:
         self.concurrency = concurrency
         self.limiter = limiter
-        # Calls beyond those, which wait for a thread; under a ceiling a turn must not grow old.
+        # How many more calls may wait for a thread: none under a rate limit, whose slots expire.
         self.ahead = 0 if limiter.per_minute else concurrency // 2
         self._open: set[Call] = set()
         self._answered: deque[tuple[Call, Any]] = deque()
@@ -68,20 +68,20 @@ class CallPool:
         return len(self._open)
 
     def submit(self, *calls: Call) -> None:
-        """Have the calls made in other threads."""
+        """Hand the calls to the threads."""
         self._open.update(calls)
         for call in calls:
             self._pool.submit(self._make, call)
 
     def answers(self, within_seconds: float | None) -> Iterator[tuple[BusinessAccount, Any]]:
-        """The answers that are there; waits at most that time for the first, None: for ever.
+        """The answers that have arrived, after waiting at most this long for the first.
 
-        The same one comes again until it is dropped.
+        None: as long as it takes. The same answer is repeated until it is acknowledged.
         """
         while self._open:
             if not self._answered:
                 self._has_answer.clear()
-                # Looked at again: it may have come just before.
+                # Check again: an answer may have arrived just before the event was cleared.
                 if not self._answered and not self._has_answer.wait(within_seconds):
                     return
             within_seconds = 0
@@ -89,12 +89,12 @@ class CallPool:
             yield call.account, answer
 
     def acknowledge(self) -> None:
-        """The first of the answers needs nobody any more."""
+        """Forget the first of the answers, and its call with it."""
         self._open.discard(self._answered[0][0])
         self._answered.popleft()
 
     def cancel_pending(self) -> None:
-        """Answer None to the calls that no thread has begun, and perhaps none ever will."""
+        """Give the answer None to the calls that no thread has begun."""
         for call in list(self._open):
             if call.begin():
                 self._answered.append((call, None))
@@ -105,7 +105,7 @@ class CallPool:
         try:
             if (left_seconds := call.at - time.monotonic()) > 0:
                 time.sleep(left_seconds)
-            answer = call.ask(self._client().with_slot())
+            answer = call.request(self._client().with_slot())
         except BaseException as error:  # noqa: BLE001 -- raised where the answers are read
             answer = error
         self._answered.append((call, answer))
