@@ -135,13 +135,13 @@ def sync_profile(account: BusinessAccount) -> BusinessAccount:
     """
     using = database_of(account)
     with account_client(account) as client:
-        changes = client.with_token(lambda caller: profile_sync.ask(account, caller))
+        changes = client.with_token(lambda caller: profile_sync.fetch(account, caller))
         profile_sync.store(account, changes, using)
         if metrics.is_due(account):
             try:
-                metrics.store(account, metrics.ask(account, client), using)
+                metrics.store(account, metrics.fetch(account, client), using)
             except (TikTokBusinessError, DatabaseError) as error:
-                logger.warning("The figures of %s were not synced: %s", account.open_id, error)
+                logger.warning("The metrics of %s were not synced: %s", account.open_id, error)
     return account
 
 

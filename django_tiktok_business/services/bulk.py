@@ -106,7 +106,7 @@ def sync_profiles(accounts: Sequence[BusinessAccount]) -> Attempts:
         results[account.pk] = error
 
     with CallPool(conf.REFRESH_CONCURRENCY, factory.limiter_from_settings()) as calls:
-        profile.sync(
+        profile.sync_all(
             ready,
             calls,
             router.db_for_write(BusinessAccount),

@@ -1,4 +1,4 @@
-"""Ask TikTok once a day for an account's daily metrics and audience, and keep them."""
+"""Fetch an account's daily metrics and audience from TikTok once a day, and store them."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
     from django_tiktok_business.api.client import Caller
 
 
-__all__ = ["SCOPE", "ask", "is_due", "keep", "store"]
+__all__ = ["SCOPE", "fetch", "is_due", "store", "store_days"]
 
 SCOPE = "user.insights"
-LOOK_BACK_DAYS = 60  # the longest that TikTok answers
+LOOK_BACK_DAYS = 60  # the most that TikTok allows
 
-# TikTok counts a day for up to 48 hours after its end, so the last days are asked for again.
+# TikTok changes a day's metrics for up to 48 hours after it ends, so fetch the last days again.
 UNSETTLED_DAYS = 3
 
 
 def is_due(account: BusinessAccount) -> bool:
-    """Whether the figures may be asked for, and have not been on this day in UTC."""
+    """Whether the metrics are granted and have not been fetched today (in UTC)."""
     synced_at = account.metrics_synced_at
     return SCOPE in account.granted_scopes and (synced_at is None or _day(synced_at) < _today())
 
 
-def ask(account: BusinessAccount, caller: Caller) -> AccountMetrics:
-    """Ask for the days that are not known for certain. No database.
+def fetch(account: BusinessAccount, caller: Caller) -> AccountMetrics:
+    """Fetch the days that are not final yet. Does not touch the database.
 
-    Empty when TikTok refuses: then Analytics are off in the account holder's app, or the account is
-    new (observed, see PermissionDeniedError), and tomorrow is soon enough to ask again.
+    Returns no metrics when TikTok refuses: Analytics are turned off in the account holder's app, or
+    the account is new (observed, see PermissionDeniedError). Tomorrow is soon enough to try again.
     """
     last_day = _today() - timedelta(days=1)
     first_day = _today() - timedelta(days=LOOK_BACK_DAYS)
     if account.metrics_synced_at is not None:
-        known = _day(account.metrics_synced_at) - timedelta(days=1 + UNSETTLED_DAYS)
-        first_day = max(first_day, known)
+        first_unsettled = _day(account.metrics_synced_at) - timedelta(days=1 + UNSETTLED_DAYS)
+        first_day = max(first_day, first_unsettled)
     fields = [name for name, scope in METRIC_FIELDS.items() if scope in account.granted_scopes]
     try:
         return BusinessProfile(caller, account.open_id).metrics(fields, first_day, last_day)
@@ -53,8 +53,8 @@ def ask(account: BusinessAccount, caller: Caller) -> AccountMetrics:
 
 
 def store(account: BusinessAccount, metrics: AccountMetrics, using: str) -> None:
-    """Write what `ask` has returned; what TikTok left out does not overwrite what is known."""
-    keep(account, metrics.days, using)
+    """Store what `fetch` returned; what TikTok left out does not overwrite stored values."""
+    store_days(account, metrics.days, using)
     changes: dict[str, Any] = {"metrics_synced_at": timezone.now()}
     if metrics.audience:
         known = account.audience if isinstance(account.audience, dict) else {}
@@ -63,12 +63,14 @@ def store(account: BusinessAccount, metrics: AccountMetrics, using: str) -> None
     account.set_stored(**changes)
 
 
-def keep(account: BusinessAccount, days: Mapping[date, Mapping[str, Any]], using: str) -> None:
-    """Insert or update the rows of these days; only the columns that are given."""
+def store_days(
+    account: BusinessAccount, days: Mapping[date, Mapping[str, Any]], using: str
+) -> None:
+    """Insert or update the rows of these days, with the given columns only."""
     by_columns: dict[frozenset[str], list[DailyMetrics]] = defaultdict(list)
-    for day, figures in days.items():
-        row = DailyMetrics(account_id=account.pk, date=day, **figures)
-        by_columns[frozenset(figures)].append(row)
+    for day, metrics in days.items():
+        row = DailyMetrics(account_id=account.pk, date=day, **metrics)
+        by_columns[frozenset(metrics)].append(row)
     has_target = connections[using].features.supports_update_conflicts_with_target
     for columns, rows in by_columns.items():
         DailyMetrics.objects.using(using).bulk_create(
@@ -84,7 +86,7 @@ def _today() -> date:
 
 
 def _day(instant: Any) -> date:
-    """The day in UTC, as TikTok counts; a naive time is one of the project's time zone."""
+    """The day in UTC, as TikTok counts days; a naive time is in the project's time zone."""
     aware = instant if timezone.is_aware(instant) else timezone.make_aware(instant)
     day: date = aware.astimezone(UTC).date()
     return day

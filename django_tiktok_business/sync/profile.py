@@ -1,4 +1,4 @@
-"""Ask TikTok for accounts' profiles and store the answers."""
+"""Fetch accounts' profiles from TikTok and store them."""
 
 from __future__ import annotations
 
@@ -42,30 +42,31 @@ if TYPE_CHECKING:
     from django_tiktok_business.tokens.pool import CallPool
 
 
-__all__ = ["ask", "fields_for", "store", "sync", "sync_refreshed"]
+__all__ = ["fetch", "fields_for", "store", "sync_all", "sync_refreshed"]
 
 logger = logging.getLogger("tiktok_business")
 
 PAGE_ROWS = 32
-OUTAGE_THRESHOLD = 5  # consecutive failures of TikTok itself after which no more are asked for
-POLL_SECONDS = 0.1  # how often a run that waits for an answer or a turn looks whether it shall stop
+OUTAGE_THRESHOLD = 5  # a run ends after this many consecutive failures of TikTok itself
+POLL_SECONDS = 0.1  # how often a run that waits for an answer or a slot checks whether to stop
 
-# Asked for when the granted scopes are not known, or when the full list was refused.
+# Requested when the granted scopes are unknown, or when TikTok refuses the full list.
 BASIC_PROFILE_FIELDS = ("display_name", "profile_image", "username")
 _TOTALS = ("followers_count", "following_count", "likes_count", "videos_count")
 
 
 def fields_for(scopes: Collection[str]) -> list[str]:
-    """The fields, by TikTok's names, that these granted scopes let us ask for."""
+    """The fields, by TikTok's names, that these granted scopes allow."""
     fields = [name for name, scope in PROFILE_FIELDS.items() if scope in scopes]
     return fields or list(BASIC_PROFILE_FIELDS)
 
 
-def ask(account: BusinessAccount, client: TikTokClient) -> dict[str, Any]:
-    """Ask for the profile with the token in hand, and return the columns it changes. No database.
+def fetch(account: BusinessAccount, client: TikTokClient) -> dict[str, Any]:
+    """Fetch the profile with the access token as it is, and return the columns to change.
 
-    When TikTok refuses, the scopes are asked for afresh and the basic fields tried. What TikTok
-    leaves out is not in the answer, so it does not overwrite what is known.
+    Does not touch the database. When TikTok refuses the fields, this fetches the granted scopes and
+    then the basic fields. A field that TikTok leaves out changes no column, so it does not
+    overwrite the stored value.
     """
     changes: dict[str, Any] = {}
     access_token = account.access_token
@@ -75,20 +76,19 @@ def ask(account: BusinessAccount, client: TikTokClient) -> dict[str, Any]:
     except PermissionDeniedError:
         changes["scopes"] = OAuth(client).token_info(access_token).scopes
         profile = endpoint.profile(BASIC_PROFILE_FIELDS)
-    # An empty bio is what somebody has who never wrote or has removed it; any other text that is
-    # empty is missing.
-    told = {
+    # A bio can be empty; any other text that is empty is missing.
+    present = {
         name: value
         for name, value in vars(profile).items()
         if value is not None and (value != "" or name == "bio")
     }
-    return {**changes, **told}
+    return {**changes, **present}
 
 
 def store(account: BusinessAccount, changes: dict[str, Any], using: str) -> None:
-    """Write what `ask` has returned into the row and ``account``, and send ``profile_synced``.
+    """Store what `fetch` returned in the row and in ``account``, and send ``profile_synced``.
 
-    The totals are also kept as those of the day, where the account's insights are granted.
+    Where the account's metrics are granted, the totals are stored as today's metrics too.
     """
     now = timezone.now()
     changes = {**changes, "profile_synced_at": now, "updated_at": now}
@@ -98,7 +98,8 @@ def store(account: BusinessAccount, changes: dict[str, Any], using: str) -> None
     account.set_stored(**changes)
     if metrics.SCOPE in account.granted_scopes:
         totals = {name: changes[name] for name in _TOTALS if name in changes}
-        metrics.keep(account, {now.astimezone(UTC).date(): totals} if totals else {}, using)
+        today = now.astimezone(UTC).date()
+        metrics.store_days(account, {today: totals} if totals else {}, using)
     announce(signals.profile_synced, account, using, kind=None, scopes_before=scopes_before)
 
 
@@ -110,19 +111,21 @@ def sync_refreshed(
     stop: threading.Event,
     ends_at: float,
 ) -> None:
-    """`sync` those of ``chosen`` that were refreshed ``since`` then.
+    """Sync the profiles of those of ``chosen`` that were refreshed ``since`` then.
 
-    Ends early when ``stop`` is set and at ``ends_at`` on the monotonic clock. Uses what nobody else
-    takes of the ceiling.
+    Ends early when ``stop`` is set, and at ``ends_at`` on the monotonic clock. Uses only slots of
+    the rate limiter that no other call needs.
     """
 
     def may_go_on() -> bool:
         return not stop.is_set() and time.monotonic() < ends_at
 
-    sync(_refreshed(chosen, since), calls, chosen.db, ahead_seconds=WHEN_IDLE, may_go_on=may_go_on)
+    sync_all(
+        _refreshed(chosen, since), calls, chosen.db, ahead_seconds=WHEN_IDLE, may_go_on=may_go_on
+    )
 
 
-def sync(
+def sync_all(
     accounts: Iterable[BusinessAccount],
     calls: CallPool,
     using: str,
@@ -131,43 +134,43 @@ def sync(
     may_go_on: Callable[[], bool] = lambda: True,
     on_result: Callable[[BusinessAccount, TikTokBusinessError | None], object] | None = None,
 ) -> None:
-    """Ask for profiles, and for daily figures where they are due, with the tokens as they stand.
+    """Sync profiles, and daily metrics where they are due, with the access tokens as they are.
 
-    ``ahead_seconds`` is the rank of these calls under the ceiling (see `ceiling`). Ends early when
-    TikTok is evidently down. What fails is logged and changes nothing. ``on_result`` is told what
-    became of each profile.
+    ``ahead_seconds`` is the priority of the calls (see `rate_limit`). Ends early when TikTok is
+    evidently down. Failures are logged and change nothing. ``on_result`` is called with the result
+    of each profile.
     """
-    run = _Run(calls, using, ahead_seconds, may_go_on, on_result)
+    run = _SyncRun(calls, using, ahead_seconds, may_go_on, on_result)
     for account in accounts:
-        for question in (ask, _metrics) if metrics.is_due(account) else (ask,):
-            if (at := run.slot()) is None:
+        for request in (fetch, _fetch_metrics) if metrics.is_due(account) else (fetch,):
+            if (at := run.next_slot()) is None:
                 break
-            calls.submit(Call(account, at, partial(question, account)))
-            run.store_answered(0)
+            calls.submit(Call(account, at, partial(request, account)))
+            run.store_answers(0)
     while calls.in_flight:
-        run.store_answered(None)
+        run.store_answers(None)
 
 
 def _refreshed(chosen: BusinessAccountQuerySet, since: datetime) -> Iterator[BusinessAccount]:
-    """In pages, so that memory stays flat and the tokens are those of the moment."""
-    # Another worker that refreshed some of them may have synced these already.
+    """The accounts in pages, so that memory use is constant and the tokens are current."""
+    # Another worker may have refreshed and synced some of them.
     stale = Q(profile_synced_at__isnull=True) | Q(profile_synced_at__lt=since)
     rows = chosen.active().filter(stale, last_refreshed_at__gte=since).order_by("pk")
     return iter(Pages(rows, size=PAGE_ROWS))
 
 
-def _metrics(account: BusinessAccount, client: TikTokClient) -> AccountMetrics | None:
-    """The daily figures; None when they cannot be had, which is no trouble of the profile's."""
+def _fetch_metrics(account: BusinessAccount, client: TikTokClient) -> AccountMetrics | None:
+    """Fetch the daily metrics; None after a failure, which does not concern the profile."""
     try:
-        return metrics.ask(account, client.authorized(account.access_token))
+        return metrics.fetch(account, client.authorized(account.access_token))
     except TikTokBusinessError as error:
-        logger.warning("The figures of %s were not synced: %s", account.open_id, error)
+        logger.warning("The metrics of %s were not synced: %s", account.open_id, error)
         return None
 
 
 @dataclass
-class _Run:
-    """Profiles under way; the arguments are those of `sync`."""
+class _SyncRun:
+    """A run of `sync_all`, with its arguments."""
 
     calls: CallPool
     using: str
@@ -176,8 +179,8 @@ class _Run:
     on_result: Callable[[BusinessAccount, TikTokBusinessError | None], object] | None
     outage: Breaker = field(default_factory=lambda: Breaker(OUTAGE_THRESHOLD))
 
-    def slot(self) -> float | None:
-        """When the next call may be made, on the monotonic clock; None when none shall be."""
+    def next_slot(self) -> float | None:
+        """When to make the next call, on the monotonic clock; None when the run has to end."""
         limiter = self.calls.limiter
         while not self.outage.is_open and self.may_go_on():
             if self.calls.in_flight < self.calls.concurrency:
@@ -185,13 +188,16 @@ class _Run:
                 if wait_seconds is not None:
                     return time.monotonic() + wait_seconds
             if self.calls.in_flight:
-                self.store_answered(POLL_SECONDS)
+                self.store_answers(POLL_SECONDS)
             else:
                 time.sleep(min(limiter.wait_seconds(self.ahead_seconds), POLL_SECONDS))
         return None
 
-    def store_answered(self, within_seconds: float | None) -> None:
-        """Store what is there, after waiting at most that time for an answer; None: for ever."""
+    def store_answers(self, within_seconds: float | None) -> None:
+        """Store the answers that have arrived, after waiting at most this long for the first.
+
+        None: as long as it takes.
+        """
         for account, answer in self.calls.answers(within_seconds):
             self.calls.acknowledge()
             if answer is None or isinstance(answer, AccountMetrics):
@@ -203,14 +209,14 @@ class _Run:
                 self.on_result(account, error)
 
 
-def _store_metrics(account: BusinessAccount, figures: AccountMetrics | None, using: str) -> None:
-    if figures is None:
+def _store_metrics(account: BusinessAccount, fetched: AccountMetrics | None, using: str) -> None:
+    if fetched is None:
         return
     try:
-        metrics.store(account, figures, using)
+        metrics.store(account, fetched, using)
     except DatabaseError as error:
         logger.warning(
-            "The figures of %s were not stored: %s", account.open_id, describe_error(error)
+            "The metrics of %s were not stored: %s", account.open_id, describe_error(error)
         )
 
 

@@ -90,7 +90,7 @@ def test_figures_that_fail_are_no_trouble_of_the_profile(
     meanwhile(lambda: simulator.fail_next(code=50000, message="No figures."))
     with override_tiktok(REFRESH_CONCURRENCY=1):
         assert kinds(bulk.sync_profiles([account])) == [None]
-    assert f"The figures of {account.open_id} were not synced: No figures." in caplog.text
+    assert f"The metrics of {account.open_id} were not synced: No figures." in caplog.text
     account.refresh_from_db()
     assert account.profile_synced_at is not None
     assert account.metrics_synced_at is None  # asked for again next time
@@ -103,7 +103,7 @@ def test_figures_that_cannot_be_stored_are_no_trouble_of_the_profile(
     (account,) = connected(simulator, 1, metrics_synced_at=None, scopes=scopes)
     with failing("INSERT", "tiktok_business_dailymetrics"):
         assert kinds(bulk.sync_profiles([account])) == [None]
-    assert f"The figures of {account.open_id} were not stored" in caplog.text
+    assert f"The metrics of {account.open_id} were not stored" in caplog.text
 
 
 def test_profile_that_cannot_be_stored_is_told_without_the_row(simulator: Simulator) -> None:

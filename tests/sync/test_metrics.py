@@ -1,4 +1,4 @@
-"""Daily figures and audience: asked for once a day, kept, and never at the cost of the rest."""
+"""Daily metrics and audience: fetched once a day and stored, without harm to anything else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from django_tiktok_business import services
 from django_tiktok_business.api.profile import AccountMetrics
 from django_tiktok_business.models import BusinessAccount, DailyMetrics
 from django_tiktok_business.simulator import Simulator
-from django_tiktok_business.sync import metrics as metrics_module
+from django_tiktok_business.sync import metrics
 from tests.support.factories import connect, make_account
 from tests.support.simulator import meanwhile, override_tiktok, running_simulator, simulator_session
 from tests.support.visits import failing
@@ -30,7 +30,7 @@ urls: list[str] = []
 
 
 def watched_session() -> requests.Session:
-    """The session of the simulator in use; notes the URLs that it is asked for."""
+    """The session of the current simulator; records the URLs of the requests."""
     session = simulator_session()
     session.hooks["response"].append(lambda response, **kwargs: urls.append(response.request.url))
     return session
@@ -56,7 +56,7 @@ def days_ago(count: int) -> date:
 
 
 def windows() -> list[tuple[str, str]]:
-    """The first and last day of each question for figures."""
+    """The first and last day of each request for metrics."""
     queries = [parse_qs(urlsplit(url).query) for url in urls]
     return [
         (query["start_date"][0], query["end_date"][0]) for query in queries if "start_date" in query
@@ -67,7 +67,7 @@ def days_of(account: BusinessAccount) -> dict[date, DailyMetrics]:
     return {row.date: row for row in account.daily_metrics.all()}
 
 
-def test_first_sync_keeps_sixty_days_and_the_totals_of_today(
+def test_first_sync_stores_sixty_days_and_the_totals_of_today(
     simulator: Simulator, account: BusinessAccount
 ) -> None:
     services.sync_profile(account)
@@ -88,7 +88,7 @@ def test_first_sync_keeps_sixty_days_and_the_totals_of_today(
     assert set(stored.audience) == {"ages", "countries", "genders"}
 
 
-def test_figures_are_asked_for_once_a_day(simulator: Simulator, account: BusinessAccount) -> None:
+def test_metrics_are_fetched_once_a_day(simulator: Simulator, account: BusinessAccount) -> None:
     services.sync_profile(account)
     services.sync_profile(account)
     services.sync_profile(BusinessAccount.objects.get())
@@ -96,7 +96,7 @@ def test_figures_are_asked_for_once_a_day(simulator: Simulator, account: Busines
     assert simulator.count(PROFILE) == 4
 
 
-def test_next_day_asks_again_for_what_was_not_settled(
+def test_next_day_fetches_the_unsettled_days_again(
     simulator: Simulator, account: BusinessAccount
 ) -> None:
     services.sync_profile(account)
@@ -109,7 +109,7 @@ def test_next_day_asks_again_for_what_was_not_settled(
     assert [days[days_ago(count)].likes is None for count in (6, 5, 1)] == [True, False, False]
 
 
-def test_long_absence_asks_for_no_more_than_tiktok_keeps(
+def test_no_more_days_are_fetched_than_tiktok_keeps(
     simulator: Simulator, account: BusinessAccount
 ) -> None:
     account.metrics_synced_at = timezone.now() - timedelta(days=200)
@@ -117,7 +117,7 @@ def test_long_absence_asks_for_no_more_than_tiktok_keeps(
     assert windows() == [(str(days_ago(60)), str(days_ago(1)))]
 
 
-def test_nothing_is_asked_for_without_the_permission(simulator: Simulator) -> None:
+def test_no_metrics_are_fetched_without_the_scope(simulator: Simulator) -> None:
     granted = ["user.info.basic", "user.info.stats"]
     account = connect(simulator, metrics_synced_at=None, scopes=granted)
     services.sync_profile(account)
@@ -125,12 +125,10 @@ def test_nothing_is_asked_for_without_the_permission(simulator: Simulator) -> No
     assert not DailyMetrics.objects.exists()
 
 
-def test_without_the_permission_for_totals_the_figures_come_all_the_same(
+def test_metrics_are_fetched_without_the_scope_for_totals(
     simulator: Simulator,
 ) -> None:
-    account = connect(
-        simulator, metrics_synced_at=None, scopes=["user.info.basic", metrics_module.SCOPE]
-    )
+    account = connect(simulator, metrics_synced_at=None, scopes=["user.info.basic", metrics.SCOPE])
     services.sync_profile(account)
     days = days_of(account)
     assert len(days) == 60
@@ -138,7 +136,7 @@ def test_without_the_permission_for_totals_the_figures_come_all_the_same(
     assert days[days_ago(1)].video_views is not None
 
 
-def test_analytics_that_are_switched_off_cost_nothing_but_the_figures(
+def test_profile_is_synced_where_analytics_are_turned_off(
     simulator: Simulator, account: BusinessAccount
 ) -> None:
     simulator.set_profile("harbour_bakery", analytics_enabled=False)
@@ -149,7 +147,7 @@ def test_analytics_that_are_switched_off_cost_nothing_but_the_figures(
     assert list(days_of(account)) == [days_ago(0)]
 
 
-def test_account_that_is_new_has_fewer_days(simulator: Simulator, account: BusinessAccount) -> None:
+def test_new_account_has_fewer_days(simulator: Simulator, account: BusinessAccount) -> None:
     simulator.set_profile("harbour_bakery", created_on=str(days_ago(3)), followers_count=8)
     services.sync_profile(account)
     days = days_of(account)
@@ -159,38 +157,35 @@ def test_account_that_is_new_has_fewer_days(simulator: Simulator, account: Busin
 
 
 @pytest.mark.parametrize("fault", [{"code": 50000}, {"fault": "reset_after"}])
-def test_trouble_at_tiktok_leaves_a_synced_profile_and_is_no_end(
+def test_failure_at_tiktok_leaves_the_profile_synced_and_is_retried(
     simulator: Simulator,
     account: BusinessAccount,
     caplog: pytest.LogCaptureFixture,
     fault: dict[str, Any],
 ) -> None:
-    meanwhile(lambda: simulator.fail_next(**fault))  # when the profile is there
+    meanwhile(lambda: simulator.fail_next(**fault))  # after the profile was fetched
     services.sync_profile(account)
-    assert "The figures of" in caplog.text
+    assert "The metrics of" in caplog.text
     assert (account.display_name, account.metrics_synced_at) == ("Harbour Bakery", None)
     services.sync_profile(account)
     assert len(days_of(account)) == 61
 
 
-def test_figures_that_cannot_be_stored_leave_a_synced_profile(
+def test_metrics_that_cannot_be_stored_leave_the_profile_synced(
     account: BusinessAccount, caplog: pytest.LogCaptureFixture
 ) -> None:
-    account.scopes = [
-        metrics_module.SCOPE,
-        "user.info.basic",
-    ]  # no totals, which come with the profile
+    account.scopes = [metrics.SCOPE, "user.info.basic"]  # no totals, which come with the profile
     with failing("INSERT", "tiktok_business_dailymetrics"):
         services.sync_profile(account)
-    assert "The figures of" in caplog.text
+    assert "The metrics of" in caplog.text
     assert account.profile_synced_at is not None
     assert BusinessAccount.objects.get().metrics_synced_at is None
 
 
-def test_run_brings_the_figures_after_all_tokens_each_in_a_turn_of_its_own(
+def test_run_fetches_metrics_after_all_tokens_in_slots_of_their_own(
     simulator: Simulator, account: BusinessAccount
 ) -> None:
-    other = connect(simulator, "galaxy_gadgets")  # whose figures were asked for today
+    other = connect(simulator, "galaxy_gadgets")  # its metrics were fetched today
     report = services.refresh_due_accounts(within=timedelta(days=2), sync_profiles=True)
     assert report.refreshed == 2
     assert windows() == [(str(days_ago(60)), str(days_ago(1)))]
@@ -200,7 +195,7 @@ def test_run_brings_the_figures_after_all_tokens_each_in_a_turn_of_its_own(
     assert list(days_of(other)) == [days_ago(0)]
 
 
-def test_run_that_is_to_stop_asks_for_no_figures(
+def test_run_that_has_to_stop_fetches_no_metrics(
     simulator: Simulator, account: BusinessAccount
 ) -> None:
     stop = threading.Event()
@@ -212,12 +207,12 @@ def test_run_that_is_to_stop_asks_for_no_figures(
     assert (simulator.count(PROFILE), windows()) == (1, [])
 
 
-def test_what_tiktok_leaves_out_does_not_overwrite_what_is_known() -> None:
+def test_missing_metrics_do_not_overwrite_stored_ones() -> None:
     account = make_account(audience={"ages": [["18-24", 1.0]], "genders": [["Female", 1.0]]})
     first = {days_ago(2): {"likes": 5, "shares": 1}, days_ago(1): {"likes": 7}}
-    metrics_module.store(account, AccountMetrics(first, {}), "default")
+    metrics.store(account, AccountMetrics(first, {}), "default")
     later = {days_ago(2): {"likes": 6}, days_ago(1): {"shares": 0}}
-    metrics_module.store(account, AccountMetrics(later, {"ages": [["25-34", 1.0]]}), "default")
+    metrics.store(account, AccountMetrics(later, {"ages": [["25-34", 1.0]]}), "default")
     rows = [(row.likes, row.shares) for row in account.daily_metrics.order_by("date")]
     assert rows == [(6, 1), (7, 0)]
     account.refresh_from_db()
@@ -228,15 +223,15 @@ def test_what_tiktok_leaves_out_does_not_overwrite_what_is_known() -> None:
 def test_audience_of_another_shape_is_replaced(known: Any) -> None:
     account = make_account()
     account.audience = known
-    metrics_module.store(account, AccountMetrics({}, {"ages": [["25-34", 1.0]]}), "default")
+    metrics.store(account, AccountMetrics({}, {"ages": [["25-34", 1.0]]}), "default")
     assert account.audience == {"ages": [["25-34", 1.0]]}
 
 
-def test_time_of_the_last_question_may_be_naive() -> None:
-    account = BusinessAccount(scopes=[metrics_module.SCOPE])
+def test_time_of_the_last_sync_may_be_naive() -> None:
+    account = BusinessAccount(scopes=[metrics.SCOPE])
     account.metrics_synced_at = datetime(2026, 1, 1)  # noqa: DTZ001 -- as USE_TZ = False has it
-    assert metrics_module.is_due(account)
+    assert metrics.is_due(account)
 
 
-def test_figures_of_a_day_are_named_by_it() -> None:
+def test_daily_metrics_are_named_by_their_day() -> None:
     assert str(DailyMetrics(date=date(2026, 11, 22))) == "2026-11-22"

@@ -1,4 +1,4 @@
-"""Profiles of a whole run: after the tokens, in what is left of the ceiling and of the time."""
+"""Profiles of a whole run: after the tokens, within what is left of the rate limit and the time."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def are_live(simulator: Simulator) -> bool:
     )
 
 
-def test_all_tokens_are_safe_before_the_first_profile_is_asked_for(simulator: Simulator) -> None:
+def test_all_tokens_are_stored_before_the_first_profile_is_fetched(simulator: Simulator) -> None:
     simulator.configure(latency_seconds=0.05)
     report = services.refresh_due_accounts(concurrency=3, sync_profiles=True)
     assert (report.refreshed, synced()) == (6, 6)
@@ -64,7 +64,7 @@ def test_profiles_end_when_tiktok_is_down(simulator: Simulator) -> None:
     assert simulator.count(PROFILE) == profile.OUTAGE_THRESHOLD == 5
 
 
-def test_profiles_are_asked_for_in_the_same_pool(simulator: Simulator) -> None:
+def test_profiles_are_fetched_in_the_same_pool(simulator: Simulator) -> None:
     simulator.configure(latency_seconds=0.3)
     started = time.monotonic()
     services.refresh_due_accounts(concurrency=6, sync_profiles=True)
@@ -84,7 +84,7 @@ def test_page_of_profiles_is_one_query(
     assert synced() == 6
 
 
-def test_profile_that_another_worker_has_synced_since_is_left_out(simulator: Simulator) -> None:
+def test_profile_that_another_worker_has_synced_is_left_out(simulator: Simulator) -> None:
     def sync(result: services.RefreshResult) -> None:
         if result.open_id == simulator.open_id("account_3"):
             BusinessAccount.objects.filter(pk=result.pk).update(profile_synced_at=timezone.now())
@@ -94,7 +94,7 @@ def test_profile_that_another_worker_has_synced_since_is_left_out(simulator: Sim
     assert synced() == 6
 
 
-def test_account_that_was_not_refreshed_is_not_asked_for(simulator: Simulator) -> None:
+def test_profile_of_an_account_that_was_not_refreshed_is_not_fetched(simulator: Simulator) -> None:
     simulator.fail_next("code", code=50000, path=REFRESH)
     report = services.refresh_due_accounts(concurrency=1, sync_profiles=True)
     assert (report.refreshed, report.retry_later) == (5, 1)
@@ -102,7 +102,7 @@ def test_account_that_was_not_refreshed_is_not_asked_for(simulator: Simulator) -
 
 
 @pytest.mark.parametrize("stopped", ["tiktok_unavailable", "rate_limited"])
-def test_run_that_stopped_early_asks_for_no_profile(simulator: Simulator, stopped: str) -> None:
+def test_run_that_stopped_early_fetches_no_profile(simulator: Simulator, stopped: str) -> None:
     faults: dict[str, dict[str, Any]] = {
         "tiktok_unavailable": {"fault": "connection_refused"},
         "rate_limited": {"fault": "http_429", "retry_after": 900},
@@ -131,7 +131,7 @@ def test_profile_that_fails_is_logged_and_changes_nothing(
     assert are_live(simulator)
 
 
-def test_f22_unreadable_token_in_the_pool_is_logged_and_stops_no_other(
+def test_f22_unreadable_token_in_the_pool_is_logged_and_stops_nothing(
     simulator: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     account = BusinessAccount.objects.get(open_id=simulator.open_id("account_2"))
@@ -150,7 +150,7 @@ def test_f22_unreadable_token_in_the_pool_is_logged_and_stops_no_other(
     assert f"The profile of {account.open_id} was not synced" in caplog.text
 
 
-def test_interrupt_of_a_profile_is_raised_when_the_tokens_are_safe(simulator: Simulator) -> None:
+def test_interrupt_of_a_profile_is_raised_once_the_tokens_are_stored(simulator: Simulator) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
@@ -165,7 +165,7 @@ def test_interrupt_of_a_profile_is_raised_when_the_tokens_are_safe(simulator: Si
     assert synced() == 0
 
 
-def test_profiles_take_only_what_nobody_else_wants_of_the_ceiling(simulator: Simulator) -> None:
+def test_profiles_use_only_slots_that_no_other_call_needs(simulator: Simulator) -> None:
     started = time.monotonic()
     report = services.refresh_due_accounts(
         concurrency=6, sync_profiles=True, requests_per_minute=600
@@ -175,9 +175,9 @@ def test_profiles_take_only_what_nobody_else_wants_of_the_ceiling(simulator: Sim
     assert (report.refreshed, synced()) == (6, 6)
 
 
-def test_profiles_end_when_their_time_is_over(simulator: Simulator) -> None:
+def test_profiles_end_when_the_time_is_up(simulator: Simulator) -> None:
     simulator.configure(latency_seconds=0.3)
-    # The tokens take the six tenths before that; the call that is under way is finished.
+    # The tokens take six tenths of a second; the call in flight at the end is finished.
     started = time.monotonic()
     report = services.refresh_due_accounts(concurrency=3, sync_profiles=True, sync_seconds=0.8)
     assert time.monotonic() - started < 10
@@ -186,16 +186,14 @@ def test_profiles_end_when_their_time_is_over(simulator: Simulator) -> None:
     assert are_live(simulator)
 
 
-def test_time_that_the_tokens_have_used_up_leaves_none_for_profiles(simulator: Simulator) -> None:
+def test_no_profile_is_fetched_when_the_tokens_took_all_the_time(simulator: Simulator) -> None:
     report = services.refresh_due_accounts(sync_profiles=True, sync_seconds=0)
     assert report.all_refreshed
     assert simulator.count(PROFILE) == 0
 
 
 @pytest.mark.parametrize("latency", [0.0, 0.1])
-def test_stop_is_obeyed_while_profiles_wait_for_a_turn(
-    simulator: Simulator, latency: float
-) -> None:
+def test_stop_ends_the_wait_for_a_slot(simulator: Simulator, latency: float) -> None:
     """With a call in flight and without."""
     simulator.configure(latency_seconds=latency)
     stop = threading.Event()
