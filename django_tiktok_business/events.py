@@ -1,8 +1,8 @@
-"""Record what happened to an account, and announce it once it is committed.
+"""Record what happens to an account as an event, and announce it as a signal after the commit.
 
-No trouble with writing an event changes anything but the log. Inside `batched` events wait, so that
-a batch writes many with a few statements; a process that is killed loses those that wait, and
-nothing else.
+An event that cannot be written is only missing in the event log. Inside `batched` events wait, so
+that a batch writes many of them with a few statements; a process that is killed loses the events
+that wait, and nothing else.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ logger = logging.getLogger("tiktok_business")
 Kind = ConnectionEvent.Kind
 WRITTEN_AT_ONCE = 64
 
-# What happens day after day: once more in a row is no event of its own.
+# Events that happen every day: a repetition is counted in the last event of its kind.
 _COUNTED = (Kind.RECONNECTED, Kind.REFRESHED, Kind.FAILED)
 
 
@@ -75,12 +75,19 @@ class _Entry:
 
 
 class _Waiting(threading.local):
-    """What a batch of this thread has not written yet; None outside of `collected`."""
+    """The events that this thread has still to write; None outside of `batched`."""
 
     entries: list[_Entry] | None = None
 
 
 _waiting = _Waiting()
+
+
+def _entry(account: BusinessAccount, kind: Kind, error: TikTokBusinessError | None) -> _Entry:
+    now = timezone.now()
+    if isinstance(error, APIError):
+        return _Entry(account.pk, kind, now, error.code, error.message, error.request_id)
+    return _Entry(account.pk, kind, now, message="" if error is None else str(error))
 
 
 def record(
@@ -91,16 +98,14 @@ def record(
     error: TikTokBusinessError | None = None,
     scopes_before: Collection[str] | None = None,
 ) -> None:
-    """Note that this has happened to ``account``; None: nothing but, perhaps, other scopes.
+    """Record an event of ``account``; with ``kind`` None, only a change of its scopes.
 
-    ``error`` gives the code, words and request id. ``scopes_before``: a change to
-    ``account.scopes`` is noted as well, as an event after this one.
+    ``error`` gives the code, message and request id. ``scopes_before``: if ``account.scopes`` has
+    changed since, another event records that.
     """
-    told = error if isinstance(error, APIError) else APIError("" if error is None else str(error))
     entries = []
     if kind is not None:
-        now = timezone.now()
-        entries.append(_Entry(account.pk, kind, now, told.code, told.message, told.request_id))
+        entries.append(_entry(account, kind, error))
     if scopes_before is not None and set(scopes_before) != set(account.granted_scopes):
         entries.append(
             _Entry(
@@ -120,11 +125,11 @@ def record(
 
 @contextmanager
 def batched(using: str, *, without: Collection[Kind] = ()) -> Iterator[None]:
-    """Let the events of this thread wait inside the block, and write them by the dozen.
+    """Keep the events of this thread inside the block, and write many at once.
 
-    Those ``without`` are not written at all.
+    Events of the kinds ``without`` are not written at all.
     """
-    if _waiting.entries is not None:  # a receiver of a signal refreshes others
+    if _waiting.entries is not None:  # nested: a receiver of a signal refreshes other accounts
         yield
         return
     _waiting.entries = []
@@ -146,19 +151,19 @@ def _write(entries: Sequence[_Entry], using: str) -> None:
         kept, longest = conf.EVENTS_KEPT_PER_ACCOUNT, timedelta(days=conf.EVENTS_KEPT_DAYS)
         if entries and kept:
             _store(entries, kept, longest, using)
-    except IntegrityError:  # one of the accounts was deleted meanwhile
+    except IntegrityError:  # one of the accounts has been deleted
         if len(entries) > 1:
             for entry in entries:
                 _write([entry], using)
     except (DatabaseError, InterfaceError, ConfigurationError) as error:
-        logger.warning("Events were not written down: %s", type(error).__name__)
+        logger.warning("Events were not written: %s", type(error).__name__)
 
 
 def _store(entries: Sequence[_Entry], kept: int, longest: timedelta, using: str) -> None:
     events = ConnectionEvent.objects.using(using)
     pks = {entry.account_pk for entry in entries}
-    # In no transaction of its own: one that reads before it writes fails at once on SQLite when
-    # others write. Inside of somebody else's a savepoint keeps a failure away from it.
+    # Without a transaction: on SQLite one that reads before it writes fails at once when others
+    # write. Inside the caller's transaction a savepoint protects it from a failure.
     savepoint = transaction.atomic(using=using) if is_in_transaction(using) else nullcontext()
     with lock_timeout(using), savepoint:
         newest = events.filter(account__in=pks).values("account").annotate(newest=Max("pk"))
@@ -166,7 +171,7 @@ def _store(entries: Sequence[_Entry], kept: int, longest: timedelta, using: str)
             event.account_id: event for event in events.filter(pk__in=newest.values("newest"))
         }
         new: list[ConnectionEvent] = []
-        once_more: list[ConnectionEvent] = []
+        repeated: list[ConnectionEvent] = []
         for entry in entries:
             event = latest.get(entry.account_pk)
             if event is None or not entry.continues(event):
@@ -177,29 +182,30 @@ def _store(entries: Sequence[_Entry], kept: int, longest: timedelta, using: str)
             event.last_at = entry.at
             event.message, event.request_id = entry.message, entry.request_id
             if event.pk is not None:
-                once_more.append(event)
-        _count(once_more, events)
+                repeated.append(event)
+        _count(repeated, events)
         if new:
             events.bulk_create(new)
-            # Not after a refresh, which somebody waits for: between two of them there is another.
+            # Not after a refresh, which a caller waits for: there is another event before the next
+            # new one of this kind.
             grown = {event.account_id for event in new if event.kind != Kind.REFRESHED}
             if grown:
-                _forget(events.filter(account__in=grown), kept, longest)
+                _delete_old(events.filter(account__in=grown), kept, longest)
 
 
-def _count(once_more: Collection[ConnectionEvent], events: QuerySet[ConnectionEvent]) -> None:
-    """Save events that have happened once more; refreshes, of which there are many, at once."""
-    times = Counter(event.pk for event in once_more if event.kind == Kind.REFRESHED)
+def _count(repeated: Collection[ConnectionEvent], events: QuerySet[ConnectionEvent]) -> None:
+    """Save events that were repeated; all refreshes, of which there are many, in one statement."""
+    times = Counter(event.pk for event in repeated if event.kind == Kind.REFRESHED)
     refreshed = [pk for pk, count in times.items() if count == 1]
     if refreshed:
-        last_at = max(event.last_at for event in once_more)
+        last_at = max(event.last_at for event in repeated)
         events.filter(pk__in=refreshed).update(count=F("count") + 1, last_at=last_at)
-    for event in once_more:
+    for event in repeated:
         if event.pk not in refreshed:
             event.save(update_fields=["count", "last_at", "message", "request_id"])
 
 
-def _forget(events: QuerySet[ConnectionEvent], kept: int, longest: timedelta) -> None:
+def _delete_old(events: QuerySet[ConnectionEvent], kept: int, longest: timedelta) -> None:
     events.filter(last_at__lt=clock.instant() - longest).delete()
     counts = events.values("account").annotate(count=Count("pk")).filter(count__gt=kept)
     for account_pk in counts.values_list("account", flat=True):
@@ -217,11 +223,14 @@ def announce(
     scopes_before: list[str] | None = None,
     **arguments: Any,
 ) -> None:
-    """Write the event down and send the signal, when what they tell is committed."""
+    """Record an event and send a signal, both once the change is committed.
 
-    def tell_now() -> None:
+    ``arguments`` are those of the signal; ``kind`` and ``scopes_before`` are those of `record`.
+    """
+
+    def record_and_send() -> None:
         error = arguments.get("error")
         record(account, kind, using, error=error, scopes_before=scopes_before)
         signal.send_robust(sender=BusinessAccount, account=account, **arguments)
 
-    after_commit(tell_now, using)
+    after_commit(record_and_send, using)

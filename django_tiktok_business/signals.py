@@ -1,11 +1,11 @@
-"""What happens to connections, as Django signals.
+"""Django signals about accounts: connected, refreshed, rejected, synced, disconnected.
 
-All are sent by `BusinessAccount` (the class) after the change is committed, with ``account``, the
-`BusinessAccount`. They are sent with ``send_robust``: what a receiver raises is logged by Django,
-under ``django.dispatch``, and changes nothing.
+The sender is the class `BusinessAccount`; the argument ``account`` is the instance. Signals are
+sent after the change is committed, with ``send_robust``: Django logs what a receiver raises under
+``django.dispatch``, and nothing else happens.
 
-A process that is killed right after the commit sends no signal. In a batch receivers run in the
-thread that saves the answers, and the next ones wait for them: hand slow work to a queue.
+A process that is killed right after the commit sends no signal. In a batch, receivers run in the
+thread that saves the answers, and the following answers wait for them: hand slow work to a queue.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ __all__ = [
     "webhook_received",
 ]
 
-# created: bool, False when an account that was known is connected again
+# created: bool, False when an existing account is connected again
 account_connected = Signal()
 
 tokens_refreshed = Signal()
 
-# error: TikTokBusinessError; the account stays as it was and is tried again later
+# error: TikTokBusinessError; the account's tokens and status are unchanged, and it is tried again
 refresh_failed = Signal()
 
-# error: ReauthorizationRequired; sent once, when TikTok's verdict changes the account's status
+# error: ReauthorizationRequired; sent once, when a rejection by TikTok changes the account's status
 reauthorization_required = Signal()
 
-# ends_at: datetime; sent once for each consent, REAUTHORIZATION_WARNING_DAYS ahead, by the run that
-# finds it and after its last token
+# ends_at: datetime; sent once for each consent, REAUTHORIZATION_WARNING_DAYS ahead, by a run after
+# it has saved its last token
 consent_ends_soon = Signal()
 
 profile_synced = Signal()
 
-# error: TikTokBusinessError or None; not None when TikTok could not be told
+# error: TikTokBusinessError, why TikTok did not confirm the disconnect, or None
 account_disconnected = Signal()
 
 # Reserved for TikTok's webhooks; nothing sends it yet.

@@ -238,7 +238,7 @@ def test_f02_events_that_cannot_be_written_cost_no_token(
     account = connect(simulator)
     with failing(EVENTS):
         services.refresh_account(account)
-    assert "Events were not written down: DataError" in caplog.text
+    assert "Events were not written: DataError" in caplog.text
     account.refresh_from_db()
     assert simulator.live_tokens(account.open_id) == (account.access_token, account.refresh_token)
 
@@ -251,7 +251,7 @@ def test_f14_batch_goes_on_without_its_events(
     with failing(EVENTS):
         report = services.refresh_due_accounts(within=timedelta(days=2))
     assert report.refreshed == 3
-    assert caplog.text.count("Events were not written down") == 1
+    assert caplog.text.count("Events were not written") == 1
 
 
 def test_wrong_setting_costs_the_events_alone(simulator: Simulator) -> None:

@@ -1,1 +1,1 @@
-"""Notifying people about accounts that need them."""
+"""Notices to people about accounts that need them."""

@@ -1,4 +1,4 @@
-"""Compose and send the mails about an account."""
+"""Compose and send the mail about an account."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ __all__ = ["send"]
 
 logger = logging.getLogger("tiktok_business")
 
-TIMEOUT_SECONDS = 10  # for each answer of a mail server, where the settings have none
+TIMEOUT_SECONDS = 10  # for each answer of a mail server, unless the settings have a time-out
 
 
 def send(kind: Notice.Kind, account: BusinessAccount) -> None:
-    """Send the one mail about ``account``; raises what the mail backend or a template raises."""
+    """Send one mail about ``account``; raises what the mail backend or a template raises."""
     owner, others = _recipients(account)
     if not owner and not others:
-        logger.info("There is no address to tell about %s (%s).", account.open_id, kind)
+        logger.info("There is no address to notify about %s (%s).", account.open_id, kind)
         return
     site_zone = timezone.get_default_timezone()
     with translation.override(settings.LANGUAGE_CODE), timezone.override(site_zone):
@@ -44,7 +44,7 @@ def send(kind: Notice.Kind, account: BusinessAccount) -> None:
     message = EmailMultiAlternatives(
         " ".join(subject.split()),
         f"{text.strip()}\n",
-        # The owner need not learn who else is told.
+        # The owner does not see the other recipients.
         to=owner or others,
         bcc=others if owner else [],
     )
@@ -53,7 +53,7 @@ def send(kind: Notice.Kind, account: BusinessAccount) -> None:
 
 
 def _recipients(account: BusinessAccount) -> tuple[list[str], list[str]]:
-    """The owner's address, if it is wanted and known, and the other ones."""
+    """The owner's address, if it is wanted and valid, and the other addresses."""
     notify = conf.NOTIFY
     others = [address for address in notify if address != "owner"]
     owner = account.owner if "owner" in notify else None
@@ -64,7 +64,7 @@ def _recipients(account: BusinessAccount) -> tuple[list[str], list[str]]:
         validate_email(address)
     except ValidationError:
         return [], others
-    if not address.isprintable():  # which no mail backend sends to
+    if not address.isprintable():  # no mail backend sends to such an address
         return [], others
     return [address], [other for other in others if other != address]
 
@@ -73,7 +73,7 @@ def _context(account: BusinessAccount) -> dict[str, Any]:
     return {
         "account": account,
         "label": account.label,
-        # Where it is not what the account is called anyway.
+        # Empty where the label is the handle already.
         "handle": account.handle if account.handle != account.label else "",
         "ends_at": account.refresh_token_expires_at,
         "message": _plain(account.last_error_message),
@@ -84,7 +84,7 @@ def _context(account: BusinessAccount) -> dict[str, Any]:
 
 
 def _plain(text: str) -> str:
-    """What TikTok says, in one line and without characters that hide or turn text round."""
+    """TikTok's text in one line, without characters that hide or reorder text."""
     return "".join(filter(str.isprintable, " ".join(text.split()))).strip()
 
 
@@ -99,7 +99,7 @@ def _accounts_page() -> str:
 
 
 def _backend() -> Any:
-    """The project's default mail backend, with a time-out where it would wait for ever."""
+    """The project's default mail backend, with a time-out if it has none."""
     # Django 6.1 has "mailers" and deprecates get_connection().
     mailers = getattr(mail, "mailers", None)
     backend: Any = mail.get_connection() if mailers is None else mailers.default

@@ -606,7 +606,7 @@ def test_broken_mail_server_costs_no_token_and_leaves_the_mail_due(
     assert (report.refreshed, report.reauthorization_required) == (1, 1)
     account.refresh_from_db()
     assert simulator.live_tokens(account.open_id) == (account.access_token, account.refresh_token)
-    assert f"Nobody was told about {lost.open_id}" in caplog.text
+    assert f"The notice about {lost.open_id}" in caplog.text
     run()
     assert told() == [], "others go first"
     an_hour_passes()
@@ -683,7 +683,11 @@ def test_mail_server_that_hangs_is_not_waited_for(
 
 @pytest.mark.parametrize(
     ("statement", "said"),
-    [("SELECT", "People were not told what is due"), ("INSERT", "Nobody"), ("UPDATE", "Nobody")],
+    [
+        ("SELECT", "Notices that are due were not sent"),
+        ("INSERT", "The notice about"),
+        ("UPDATE", "The notice about"),
+    ],
 )
 def test_f02_database_that_fails_costs_the_telling_alone(
     simulator: Simulator, ada: User, statement: str, said: str, caplog: pytest.LogCaptureFixture
@@ -721,7 +725,7 @@ def test_wrong_setting_costs_the_telling_alone(
     with override_tiktok(NOTIFY="ops@example.com"):
         report = services.refresh_due_accounts(within=timedelta(days=2))
     assert report.refreshed == 1
-    assert "People were not told what is due: ConfigurationError" in caplog.text
+    assert "Notices that are due were not sent: ConfigurationError" in caplog.text
 
 
 def test_queue_tells_too(simulator: Simulator, ada: User) -> None:
