@@ -36,6 +36,11 @@ def stored(account: BusinessAccount) -> BusinessAccount:
     return BusinessAccount.objects.get(pk=account.pk)
 
 
+def values(account: BusinessAccount) -> dict[str, Any]:
+    """The columns of the row as they are in the database, tokens encrypted."""
+    return dict(BusinessAccount.objects.values().get(pk=account.pk))
+
+
 def pair(account: BusinessAccount) -> tuple[str, str]:
     return account.access_token, account.refresh_token
 

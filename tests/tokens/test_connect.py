@@ -1,4 +1,4 @@
-"""Store what a new consent gave, whatever crosses it on its way."""
+"""Store the grant of a new consent, whatever happens to the account at the same time."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_new_consent_of_unknown_length_does_not_keep_the_old_end(simulator: Simu
     assert stored(account).refresh_token_expires_at is None
 
 
-def test_f02_no_post_save_is_sent_whose_receiver_could_take_the_consent_with_it(
+def test_f02_connecting_sends_no_post_save_whose_receiver_could_undo_it(
     simulator: Simulator,
 ) -> None:
     heard: list[Any] = []
@@ -80,7 +80,7 @@ def test_f17_expiry_counts_from_the_time_of_the_database(
 
 @pytest.mark.databases("postgresql", "mysql")
 @pytest.mark.parametrize("refusals", [1, 10**6])
-def test_f02_consent_survives_that_no_second_connection_is_to_be_had(
+def test_f02_consent_is_stored_when_no_second_connection_can_be_had(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch, refusals: int
 ) -> None:
     """In the caller's transaction the pair is stored on a connection of its own, or later."""
@@ -106,7 +106,7 @@ def test_f02_consent_survives_that_no_second_connection_is_to_be_had(
     assert pair(row) == simulator.live_tokens(row.open_id)
 
 
-def test_f02_consent_whose_row_cannot_be_looked_for_is_stored_later(simulator: Simulator) -> None:
+def test_f02_consent_whose_row_cannot_be_read_is_stored_later(simulator: Simulator) -> None:
     ada = make_user("ada")
     code = consent(simulator)
     with next_statement("SELECT", DataError("a fault of this moment")) as fail:
@@ -206,7 +206,7 @@ def test_f45_refused_consent_renews_tokens_that_cannot_be_refreshed_any_more(
     assert (row.owner, row.status) == (owner, Status.ACTIVE)
 
 
-def test_f45_refused_consent_stands_down_when_the_owner_disconnects_meanwhile(
+def test_f45_refused_consent_is_dropped_when_the_owner_disconnects(
     simulator: Simulator,
 ) -> None:
     account = connect_account(make_user("ada"), consent(simulator))
@@ -236,7 +236,7 @@ def test_f45_refused_consents_ask_tiktok_a_bounded_number_of_times(
 
 @pytest.mark.parametrize("is_first_stored_last", [True, False])
 @pytest.mark.parametrize("old_access_valid", ["yes", "no"])
-def test_f45_of_two_consents_that_cross_the_one_that_lives_is_kept(
+def test_f45_of_two_consents_that_cross_the_valid_one_is_kept(
     simulator: Simulator, old_access_valid: str, *, is_first_stored_last: bool
 ) -> None:
     simulator.configure(old_access_valid=old_access_valid)
@@ -276,10 +276,12 @@ def test_f45_consent_that_was_issued_after_the_one_that_was_stored_replaces_it(
         account = connect_account(ada, consent(simulator))
     assert pair(stored(account)) == simulator.live_tokens(account.open_id) != answer
     assert stored(account).status == Status.ACTIVE
-    assert mail.outbox == []  # nobody is told of a pair that was replaced at once
+    assert mail.outbox == []  # no notice about a pair that was replaced at once
 
 
-def test_f45_consent_is_stored_where_the_other_pair_cannot_be_proved(simulator: Simulator) -> None:
+def test_f45_consent_is_stored_where_the_other_pair_is_not_proved(
+    simulator: Simulator,
+) -> None:
     ada = make_user("ada")
     connect_account(ada, consent(simulator))
     with next_statement("UPDATE", DataError("a fault of this moment")) as fail:
@@ -294,7 +296,7 @@ def test_f45_consent_is_stored_where_the_other_pair_cannot_be_proved(simulator: 
     assert stored(account).credentials_version == 3
 
 
-def test_f45_consent_is_stored_where_tiktok_does_not_say_which_pair_lives(
+def test_f45_consent_is_stored_where_tiktok_does_not_say_which_pair_is_valid(
     simulator: Simulator,
 ) -> None:
     ada = make_user("ada")
@@ -403,7 +405,7 @@ def test_f15_new_connection_is_stored_once_when_the_caller_commits(simulator: Si
 
 
 @pytest.mark.databases("sqlite")
-def test_connection_of_a_user_who_is_rolled_back_is_given_up_and_told(
+def test_connection_of_a_user_who_is_rolled_back_is_given_up_and_logged(
     simulator: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     with transaction.atomic():

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.mark.parametrize("fault", ["connection_refused", "timeout_after", "html", "rate_limited"])
-def test_f50_disconnect_clears_also_when_tiktok_cannot_be_told(
+def test_f50_disconnect_erases_the_tokens_also_when_tiktok_does_not_confirm(
     simulator: Simulator, fault: str
 ) -> None:
     account = connect(simulator)
@@ -48,7 +48,7 @@ def test_disconnect_revokes_with_the_token_of_the_row_not_of_a_stale_instance(
     assert simulator.live_tokens(account.open_id) is None
 
 
-def test_disconnecting_an_unreadable_account_clears_it(simulator: Simulator) -> None:
+def test_disconnecting_an_unreadable_account_erases_its_tokens(simulator: Simulator) -> None:
     account = connect(simulator)
     with override_tiktok(ENCRYPTION_KEYS=["another key, long enough to pass 0123456789"]):
         assert isinstance(services.disconnect_account(account), DecryptionError)
@@ -56,7 +56,7 @@ def test_disconnecting_an_unreadable_account_clears_it(simulator: Simulator) -> 
     assert simulator.count(REVOKE) == 0
 
 
-def test_disconnecting_an_account_of_another_app_sends_nothing(simulator: Simulator) -> None:
+def test_disconnecting_an_account_of_another_app_makes_no_call(simulator: Simulator) -> None:
     account = make_account(app_id="42")
     error = services.disconnect_account(account)
     assert "connected to app 42" in str(error)
@@ -84,7 +84,7 @@ def test_disconnecting_twice_is_harmless(simulator: Simulator) -> None:
     assert simulator.count(REVOKE) == 1
 
 
-def test_f10_reconnect_during_a_disconnect_is_not_cleared(simulator: Simulator) -> None:
+def test_f10_reconnect_during_a_disconnect_keeps_its_tokens(simulator: Simulator) -> None:
     account = connect(simulator)
     meanwhile(lambda: BusinessAccount.objects.update(connected_at=timezone.now()))
     with pytest.raises(AccountBusyError, match="connected again"):
@@ -93,7 +93,7 @@ def test_f10_reconnect_during_a_disconnect_is_not_cleared(simulator: Simulator) 
 
 
 @pytest.mark.databases("postgresql", "mysql")
-def test_disconnecting_a_row_that_the_caller_has_locked_tells_tiktok_nothing(
+def test_disconnecting_a_row_that_the_caller_has_locked_revokes_nothing(
     simulator: Simulator,
 ) -> None:
     account = connect(simulator)
@@ -129,7 +129,7 @@ def test_disconnect_inside_a_transaction_is_announced_after_the_commit(
         assert heard == [{"account": account, "error": None}]
 
 
-def test_disconnecting_a_deleted_account_is_told(simulator: Simulator) -> None:
+def test_disconnecting_a_deleted_account_is_reported(simulator: Simulator) -> None:
     account = connect(simulator)
     BusinessAccount.objects.all().delete()
     with pytest.raises(AccountGoneError, match="deleted already"):

@@ -107,7 +107,7 @@ def test_page_can_be_asked_for_again_when_the_database_failed() -> None:
     assert [row.pk for row in first + pages.next()] == pks(*rows)
 
 
-def test_rows_that_change_meanwhile_shift_nothing() -> None:
+def test_rows_that_change_between_pages_shift_nothing() -> None:
     rows = [account(number, number) for number in range(8)]
     pages = now_due().pages()
     assert [row.pk for row in pages.next()] == pks(*rows[:4])
@@ -126,7 +126,7 @@ def test_rows_that_change_meanwhile_shift_nothing() -> None:
     assert pages.next() == []
 
 
-def test_only_active_accounts_that_are_not_refreshed_since_are_due() -> None:
+def test_only_active_accounts_that_were_not_refreshed_since_are_due() -> None:
     good = account(1, 10, last_refreshed_at=timezone.now() - timedelta(seconds=30))
     account(2, 10, status=Status.REVOKED)
     account(3, 10, status=Status.REAUTHORIZATION_REQUIRED)
@@ -137,13 +137,13 @@ def test_only_active_accounts_that_are_not_refreshed_since_are_due() -> None:
         assert BusinessAccount.objects.filter(due.condition).get() == good
 
 
-def test_account_that_was_refreshed_in_the_future_is_due_all_the_same() -> None:
+def test_account_that_was_refreshed_in_the_future_is_due() -> None:
     by_a_wrong_clock = account(1, 10, last_refreshed_at=timezone.now() + timedelta(days=3))
     account(2, 10, last_refreshed_at=timezone.now() + timedelta(minutes=3))
     assert list(walk(now_due())) == [pks(by_a_wrong_clock)]
 
 
-def test_those_that_wait_for_their_next_attempt_are_counted_and_left_alone() -> None:
+def test_accounts_that_are_backing_off_are_counted_and_not_due() -> None:
     now = timezone.now()
     over = account(1, 10)
     waiting, unknown = account(2, 10), account(3, None)
@@ -211,7 +211,7 @@ def test_number_of_queries_for_each_account_does_not_grow() -> None:
     assert forty <= 10 * four
 
 
-def test_account_that_is_refreshed_elsewhere_while_it_waits_is_left_out() -> None:
+def test_account_that_another_worker_has_refreshed_is_left_out() -> None:
     with running_simulator(strict=True) as simulator:
         accounts = [
             connect(simulator, f"account_{number}", access_token_expires_at=timezone.now())
