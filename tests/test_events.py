@@ -1,4 +1,4 @@
-"""The life line of a connection: what is noted, how little of it, and that it never matters."""
+"""The events of an account: what is recorded, how much is kept, and that failures do no harm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_tiktok_business import events, services
+from django_tiktok_business import events, services, signals
 from django_tiktok_business.exceptions import (
     AppConfigurationError,
     ReauthorizationRequired,
@@ -38,8 +38,8 @@ def simulator() -> Iterator[Simulator]:
         yield simulator
 
 
-def noted(account: BusinessAccount) -> list[tuple[str, int]]:
-    """What happened and how often, the oldest first."""
+def recorded(account: BusinessAccount) -> list[tuple[str, int]]:
+    """The kinds and counts of the account's events, the oldest first."""
     return list(account.events.order_by("pk").values_list("kind", "count"))
 
 
@@ -58,7 +58,7 @@ def fail(account: BusinessAccount, simulator: Simulator, code: int = 50000) -> N
         services.refresh_account(account)
 
 
-def test_connecting_refreshing_and_disconnecting_are_noted(simulator: Simulator) -> None:
+def test_connecting_refreshing_and_disconnecting_are_recorded(simulator: Simulator) -> None:
     user = make_user()
     account = consent(simulator, user, "user.info.basic,video.list")
     services.refresh_account(account)
@@ -66,7 +66,7 @@ def test_connecting_refreshing_and_disconnecting_are_noted(simulator: Simulator)
     consent(simulator, user, "user.info.basic,video.list")
     consent(simulator, user, "user.info.basic,user.info.stats")
     services.disconnect_account(BusinessAccount.objects.get())
-    assert noted(account) == [
+    assert recorded(account) == [
         ("connected", 1),
         ("refreshed", 2),
         ("reconnected", 2),
@@ -80,21 +80,21 @@ def test_connecting_refreshing_and_disconnecting_are_noted(simulator: Simulator)
     assert str(refreshed) == "refreshed"
 
 
-def test_failures_are_noted_with_code_words_and_request_id(simulator: Simulator) -> None:
+def test_failures_are_recorded_with_code_message_and_request_id(simulator: Simulator) -> None:
     account = connect(simulator)
     fail(account, simulator)
     fail(account, simulator)
     fail(account, simulator, 60001)
     services.refresh_account(account)
     fail(account, simulator)
-    assert noted(account) == [("failed", 2), ("failed", 1), ("refreshed", 1), ("failed", 1)]
+    assert recorded(account) == [("failed", 2), ("failed", 1), ("refreshed", 1), ("failed", 1)]
     account.refresh_from_db()
     event = account.events.latest("pk")
     assert (event.code, event.message) == (50000, "System error")
     assert event.request_id == account.last_error_request_id != ""
 
 
-def test_rejection_is_noted_once(simulator: Simulator) -> None:
+def test_rejection_is_recorded_once(simulator: Simulator) -> None:
     account = connect(simulator)
     simulator.revoke_grant(account.open_id)
     with pytest.raises(ReauthorizationRequired):
@@ -106,16 +106,16 @@ def test_rejection_is_noted_once(simulator: Simulator) -> None:
     assert (event.kind, event.code) == ("rejected", 40107)
 
 
-def test_rate_limit_and_wrong_app_are_nothing_that_happened_to_the_account(
+def test_rate_limit_and_wrong_app_are_not_recorded(
     simulator: Simulator,
 ) -> None:
     account = connect(simulator)
     fail(account, simulator, 40113)
     fail(account, simulator, 40100)
-    assert noted(account) == []
+    assert recorded(account) == []
 
 
-def test_unreadable_token_and_unconfirmed_end_say_why(simulator: Simulator) -> None:
+def test_events_of_an_unreadable_token_say_why(simulator: Simulator) -> None:
     account = connect(simulator)
     with override_tiktok(ENCRYPTION_KEYS=["another-key-0123456789-0123456789-abcdef"]):
         with pytest.raises(TikTokBusinessError):
@@ -127,7 +127,7 @@ def test_unreadable_token_and_unconfirmed_end_say_why(simulator: Simulator) -> N
     assert (ended.kind, "cannot be decrypted" in ended.message) == ("disconnected", True)
 
 
-def test_scopes_that_a_sync_finds_changed_are_noted(simulator: Simulator) -> None:
+def test_scopes_that_a_sync_finds_changed_are_recorded(simulator: Simulator) -> None:
     account = connect(simulator, scopes=["user.info.basic", "user.info.stats", "video.gone"])
     simulator.fail_next("code", code=40001, path="/business/get/")
     services.sync_profile(account)
@@ -138,29 +138,29 @@ def test_scopes_that_a_sync_finds_changed_are_noted(simulator: Simulator) -> Non
 
 
 @pytest.mark.databases("postgresql", "mysql")
-def test_f13_what_tiktok_did_is_noted_though_the_caller_takes_its_own_work_back(
+def test_f13_refresh_is_recorded_although_the_caller_rolls_back(
     simulator: Simulator,
 ) -> None:
     account = connect(simulator)
     with transaction.atomic():
         services.refresh_account(account)
         transaction.set_rollback(True)
-    assert noted(account) == [("refreshed", 1)]
+    assert recorded(account) == [("refreshed", 1)]
 
 
-def test_what_is_rolled_back_is_not_noted(simulator: Simulator) -> None:
+def test_change_that_is_rolled_back_is_not_recorded(simulator: Simulator) -> None:
     account = connect(simulator, scopes=["user.info.basic", "video.gone"])
     simulator.fail_next("code", code=40001, path="/business/get/")
     with transaction.atomic():
         services.sync_profile(account)
         transaction.set_rollback(True)
-    assert noted(account) == []
+    assert recorded(account) == []
 
 
-# Little of it
+# How much is kept
 
 
-def test_batch_notes_its_events_with_few_statements(simulator: Simulator) -> None:
+def test_batch_records_its_events_with_few_statements(simulator: Simulator) -> None:
     for number in range(100):
         connect(simulator, f"account_{number}")
     with CaptureQueriesContext(connection) as queries:
@@ -175,7 +175,7 @@ def test_batch_notes_its_events_with_few_statements(simulator: Simulator) -> Non
     assert len(statements) <= 2 * 2
 
 
-def test_batch_that_fails_notes_what_it_has_done(simulator: Simulator) -> None:
+def test_batch_that_fails_records_what_it_has_done(simulator: Simulator) -> None:
     account = connect(simulator)
 
     def complain(result: services.RefreshResult) -> None:
@@ -183,7 +183,7 @@ def test_batch_that_fails_notes_what_it_has_done(simulator: Simulator) -> None:
 
     with pytest.raises(LookupError):
         services.refresh_due_accounts(within=timedelta(days=2), on_result=complain)
-    assert noted(account) == [("refreshed", 1)]
+    assert recorded(account) == [("refreshed", 1)]
 
 
 def test_several_events_of_one_account_in_one_batch() -> None:
@@ -192,24 +192,24 @@ def test_several_events_of_one_account_in_one_batch() -> None:
     with events.batched("default"), events.batched("default"):
         for kind in (Kind.REFRESHED, Kind.REFRESHED, Kind.FAILED, Kind.FAILED, Kind.REFRESHED):
             events.record(account, kind, "default", error=error if kind == Kind.FAILED else None)
-        assert noted(account) == []
-    assert noted(account) == [("refreshed", 2), ("failed", 2), ("refreshed", 1)]
+        assert recorded(account) == []
+    assert recorded(account) == [("refreshed", 2), ("failed", 2), ("refreshed", 1)]
     with events.batched("default"):
         for _ in range(3):
             events.record(account, Kind.REFRESHED, "default")
-    assert noted(account)[-1] == ("refreshed", 4)
+    assert recorded(account)[-1] == ("refreshed", 4)
 
 
-def test_old_events_are_forgotten_when_new_ones_are_noted() -> None:
+def test_old_events_are_deleted_when_new_ones_are_recorded() -> None:
     account, other = make_account(), make_account(open_id="other")
     for each in (account, other):
         events.record(each, Kind.CONNECTED, "default")
     ConnectionEvent.objects.update(last_at=timezone.now() - timedelta(days=91))
     events.record(account, Kind.REFRESHED, "default")
-    assert noted(account) == [("connected", 1), ("refreshed", 1)]
+    assert recorded(account) == [("connected", 1), ("refreshed", 1)]
     events.record(account, Kind.DISCONNECTED, "default")
-    assert noted(account) == [("refreshed", 1), ("disconnected", 1)]
-    assert noted(other) == [("connected", 1)]
+    assert recorded(account) == [("refreshed", 1), ("disconnected", 1)]
+    assert recorded(other) == [("connected", 1)]
 
 
 def test_number_of_events_of_an_account_is_bounded() -> None:
@@ -222,17 +222,17 @@ def test_number_of_events_of_an_account_is_bounded() -> None:
     assert list(account.events.order_by("pk").values_list("code", flat=True)) == [2, 3, 4]
 
 
-def test_nothing_is_noted_when_nothing_is_to_be_kept(simulator: Simulator) -> None:
+def test_nothing_is_recorded_when_no_event_is_kept(simulator: Simulator) -> None:
     account = connect(simulator)
     with override_tiktok(EVENTS_KEPT_PER_ACCOUNT=0):
         services.refresh_account(account)
-    assert noted(account) == []
+    assert recorded(account) == []
 
 
-# It never matters
+# Failures do no harm
 
 
-def test_f02_events_that_cannot_be_written_cost_no_token(
+def test_f02_events_that_cannot_be_written_lose_no_token(
     simulator: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     account = connect(simulator)
@@ -254,21 +254,21 @@ def test_f14_batch_goes_on_without_its_events(
     assert caplog.text.count("Events were not written") == 1
 
 
-def test_wrong_setting_costs_the_events_alone(simulator: Simulator) -> None:
+def test_wrong_setting_loses_only_the_events(simulator: Simulator) -> None:
     account = connect(simulator)
     with override_tiktok(EVENTS_KEPT_DAYS="many"):
         services.refresh_account(account)
-    assert noted(account) == []
+    assert recorded(account) == []
     assert account.last_refreshed_at is not None
 
 
-def test_account_that_is_deleted_meanwhile_costs_the_others_no_event(simulator: Simulator) -> None:
+def test_account_that_is_deleted_loses_the_others_no_event(simulator: Simulator) -> None:
     kept, gone = connect(simulator), connect(simulator, "galaxy_gadgets")
     with events.batched("default"):
         events.record(kept, Kind.REFRESHED, "default")
         events.record(gone, Kind.REFRESHED, "default")
         BusinessAccount.objects.filter(pk=gone.pk).delete()
-    assert noted(kept) == [("refreshed", 1)]
+    assert recorded(kept) == [("refreshed", 1)]
     assert ConnectionEvent.objects.count() == 1
 
 
@@ -281,7 +281,7 @@ def test_events_go_with_their_account(simulator: Simulator) -> None:
 
 
 @pytest.mark.databases("postgresql", "mysql")
-def test_row_that_somebody_has_locked_holds_nobody_up_for_long(simulator: Simulator) -> None:
+def test_locked_event_is_not_waited_for_long(simulator: Simulator) -> None:
     """A locked event is waited for no longer than any other row."""
     account = connect(simulator)
     services.refresh_account(account)
@@ -294,9 +294,9 @@ def test_row_that_somebody_has_locked_holds_nobody_up_for_long(simulator: Simula
     finally:
         other.rollback()
         other.close()
-    assert noted(account) == [("refreshed", 1)]
+    assert recorded(account) == [("refreshed", 1)]
     services.refresh_account(account)
-    assert noted(account) == [("refreshed", 2)]
+    assert recorded(account) == [("refreshed", 2)]
 
 
 def test_f34_no_event_holds_a_token(simulator: Simulator) -> None:
@@ -308,8 +308,8 @@ def test_f34_no_event_holds_a_token(simulator: Simulator) -> None:
     assert account.events.get().message == "Bad token <secret>"
 
 
-def test_events_that_others_forget_meanwhile_are_no_trouble() -> None:
-    """Counted, and gone before the oldest that is kept is looked up."""
+def test_events_that_others_delete_at_the_same_time_do_no_harm() -> None:
+    """After they were counted, and before the oldest one to keep is read."""
     account = make_account()
     others: list[None] = []
 
@@ -325,18 +325,37 @@ def test_events_that_others_forget_meanwhile_are_no_trouble() -> None:
         with connection.execute_wrapper(forget):
             events.record(account, Kind.DISCONNECTED, "default")
     assert others == [None]
-    assert noted(account) == []
+    assert recorded(account) == []
 
 
-def test_refresh_that_somebody_waits_for_is_no_event_and_its_failure_is(
+def test_refresh_for_a_waiting_caller_is_not_recorded_but_its_failure_is(
     simulator: Simulator,
 ) -> None:
     account = connect(simulator, access_token_expires_at=timezone.now())
     services.get_access_token(account)
-    assert noted(account) == []
+    assert recorded(account) == []
     account.access_token_expires_at = timezone.now()
     BusinessAccount.objects.update(access_token_expires_at=timezone.now())
     simulator.fail_next("code", code=50000, path=REFRESH)
     with pytest.raises(RetryableError):
         services.get_access_token(account)
-    assert noted(account) == [("failed", 1)]
+    assert recorded(account) == [("failed", 1)]
+
+
+def test_signal_outside_autocommit_is_sent_at_once(simulator: Simulator) -> None:
+    """Where the caller manages transactions by hand, nobody can say when they are committed."""
+    account = connect(simulator)
+    heard: list[int] = []
+
+    def listen(account: BusinessAccount, **kwargs: Any) -> None:
+        heard.append(account.pk)
+
+    signals.account_disconnected.connect(listen)
+    connection.set_autocommit(False)
+    try:
+        events.announce(signals.account_disconnected, account, "default", kind=None, error=None)
+        assert heard == [account.pk]
+    finally:
+        connection.rollback()
+        connection.set_autocommit(True)
+        signals.account_disconnected.disconnect(listen)
