@@ -167,7 +167,7 @@ def test_batch_records_its_events_with_few_statements(simulator: Simulator) -> N
         services.refresh_due_accounts(within=timedelta(days=2))
     assert ConnectionEvent.objects.filter(kind=Kind.REFRESHED, count=1).count() == 100
     statements = [query["sql"] for query in queries if EVENTS in query["sql"]]
-    assert len(statements) <= 2 * 5, "for 64 events, and for the other 36"
+    assert len(statements) <= 2 * 5, "five for the first 64 events, and five for the other 36"
     with CaptureQueriesContext(connection) as queries:
         services.refresh_due_accounts(within=timedelta(days=2))
     assert ConnectionEvent.objects.filter(kind=Kind.REFRESHED, count=2).count() == 100
@@ -343,7 +343,7 @@ def test_refresh_for_a_waiting_caller_is_not_recorded_but_its_failure_is(
 
 
 def test_signal_outside_autocommit_is_sent_at_once(simulator: Simulator) -> None:
-    """Where the caller manages transactions by hand, nobody can say when they are committed."""
+    """Where the caller manages transactions by hand, the commit cannot be observed."""
     account = connect(simulator)
     heard: list[int] = []
 

@@ -130,7 +130,7 @@ def test_broken_mail_server_loses_no_token_and_leaves_the_mail_due(
     assert simulator.live_tokens(account.open_id) == (account.access_token, account.refresh_token)
     assert f"The notice about {lost.open_id}" in caplog.text
     run()
-    assert subjects() == [], "others go first"
+    assert subjects() == [], "the notice waits, so that others go first"
     an_hour_passes()
     run()
     run()

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def backoff_of(account: BusinessAccount) -> timedelta:
-    """How long a batch leaves the account alone after the failure that has just happened."""
+    """How long a batch waits after the latest failure of the account."""
     row = stored(account)
     assert row.next_attempt_at is not None
     assert row.last_error_at is not None
@@ -66,7 +66,7 @@ def test_accounts_that_fail_together_are_not_tried_together(simulator: Simulator
         account = connect(simulator, f"account_{number}", consecutive_failures=9)
         fail(simulator, account)
         backoffs.add(round(backoff_of(account).total_seconds()))
-    # Of 1,800 seconds to choose from; all eight the same two or three times happens never.
+    # Eight of 1,800 possible values: fewer than four different ones practically never happen.
     assert len(backoffs) >= 4
 
 
@@ -78,7 +78,7 @@ def test_success_forgets_the_failures(simulator: Simulator) -> None:
     row = stored(account)
     assert (row.next_attempt_at, row.consecutive_failures) == (None, 0)
     fail(simulator, account)
-    assert backoff_of(account) <= timedelta(minutes=1, seconds=2), "it starts anew"
+    assert backoff_of(account) <= timedelta(minutes=1, seconds=2), "it starts from the beginning"
 
 
 def test_new_consent_forgets_the_failures(simulator: Simulator) -> None:
@@ -113,7 +113,7 @@ def test_disconnect_forgets_the_failures(simulator: Simulator) -> None:
 
 
 def test_f21_failure_that_involved_no_call_has_no_backoff(simulator: Simulator) -> None:
-    """A key that is restored helps at once."""
+    """Once the key is restored, the next batch refreshes the account."""
     unreadable, without = connect(simulator, "one"), connect(simulator, "two", refresh_token="")
     with (
         override_tiktok(ENCRYPTION_KEYS=["another key, long enough to pass 0123456789"]),

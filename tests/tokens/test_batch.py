@@ -1,4 +1,4 @@
-"""Refresh many accounts: answers in flight are saved, whatever goes wrong on this side."""
+"""Refresh many accounts: answers in flight are saved, even when something goes wrong here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.simulator import (
 )
 
 REFRESH = "/tt_user/oauth2/refresh_token/"
-DAY_SECONDS = 86_460  # and a minute, for the clock of the database may be a little off
+DAY_SECONDS = 86_460  # and a minute, because the database's clock may differ a little
 
 
 @pytest.mark.django_db
@@ -143,7 +143,7 @@ def test_f14_locked_row_does_not_hold_up_the_others() -> None:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.databases("postgresql", "mysql")
 def test_connection_that_the_server_closes_is_not_taken_for_a_locked_row() -> None:
-    """It is made again, and the run goes on: nobody is reported as busy."""
+    """The run reconnects and goes on; no account is reported as busy."""
     whoami, cut = {
         "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend(%s)"),
         "mysql": ("SELECT CONNECTION_ID()", "KILL %s"),
@@ -301,7 +301,7 @@ def test_thread_that_cannot_be_started_loses_no_answer_and_leaves_no_claim(
 def test_call_that_waited_too_long_for_its_claim_is_made_under_a_new_one(
     paced: Simulator,
 ) -> None:
-    # Two threads, and a third call that waits for one of them: a second is all that it has.
+    # Two threads, and a third call that waits for one of them longer than its claim allows.
     paced.configure(latency_seconds=1.3)
     with override_tiktok(CLAIM_SECONDS=30, MAX_ATTEMPTS=1):
         report = services.refresh_due_accounts(concurrency=2)

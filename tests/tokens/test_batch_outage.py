@@ -168,7 +168,7 @@ def test_failures_before_an_interruption_are_stored(paced: Simulator) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_f22_unreadable_token_neither_ends_nor_begins_an_outage(paced: Simulator) -> None:
-    """It is found out in the pool, without asking TikTok."""
+    """Decryption fails in the pool, before any call."""
     broken = BusinessAccount.objects.get(open_id=paced.open_id(ACCOUNTS[2]))
     BusinessAccount.objects.filter(pk=broken.pk).update(open_id="_moved")  # cannot be decrypted
     for number in range(6):
@@ -192,4 +192,4 @@ def test_f09_refused_app_credentials_stop_the_run_and_change_no_account(paced: S
     assert report.stopped == "app_credentials_rejected"
     assert report.retry_later == paced.count(REFRESH) == 2
     changed = [row["id"] for row in rows() if row not in before]
-    assert changed == [before[0]["id"]], "the one that TikTok was not reached for"
+    assert changed == [before[0]["id"]], "the account whose call did not reach TikTok"

@@ -1,4 +1,4 @@
-"""A batch that TikTok asks for fewer calls: it pauses, tries again, and stops in the end."""
+"""A batch that TikTok asks for fewer calls: it pauses, tries again and finally stops."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_f02_connecting_sends_no_post_save_whose_receiver_could_undo_it(
 def test_f17_expiry_counts_from_the_time_of_the_database(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A machine whose clock is days ahead, and which has measured that."""
+    """On a machine whose clock is known to be days ahead."""
     monkeypatch.setattr(clock, "instant", lambda: timezone.now() - timedelta(days=3))
     account = connect_account(make_user("ada"), consent(simulator))
     assert account.access_token_expires_at is not None
@@ -83,7 +83,7 @@ def test_f17_expiry_counts_from_the_time_of_the_database(
 def test_f02_consent_is_stored_when_no_second_connection_can_be_had(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch, refusals: int
 ) -> None:
-    """In the caller's transaction the pair is stored on a connection of its own, or later."""
+    """In the caller's transaction the pair is stored on a second connection, or later."""
     ada = make_user("ada")
     code = consent(simulator)
     database = type(connections["default"])
@@ -121,7 +121,7 @@ def test_f02_consent_whose_row_cannot_be_read_is_stored_later(simulator: Simulat
 def test_f45_answer_that_is_stored_late_does_not_replace_a_newer_one(
     simulator: Simulator,
 ) -> None:
-    """The database was away for one process while another one connected the account again."""
+    """One process could not reach the database while another one connected the account again."""
     ada = make_user("ada")
     connect_account(ada, consent(simulator))
     issued = simulator.issue_grant("harbour_bakery")
@@ -151,7 +151,7 @@ def test_f45_reconnect_of_a_user_who_is_deleted_meanwhile_is_stored(simulator: S
 
 
 def refuse(simulator: Simulator) -> None:
-    """Let another user come back with a consent of the account's holder."""
+    """Let another user return with a consent of the same account holder."""
     with pytest.raises(AccountOwnedByAnotherUserError):
         connect_account(make_user("bob"), consent(simulator))
 
@@ -214,7 +214,7 @@ def test_f45_refused_consent_is_dropped_when_the_owner_disconnects(
     def disconnect() -> None:
         services.disconnect_account(stored(account))
 
-    meanwhile(lambda: meanwhile(disconnect))  # while TikTok is asked to renew the owner's tokens
+    meanwhile(lambda: meanwhile(disconnect))  # during the refresh that proves the owner's tokens
     refuse(simulator)
     row = stored(account)
     assert (row.status, row.access_token, row.refresh_token) == (Status.REVOKED, "", "")
@@ -288,7 +288,7 @@ def test_f45_consent_is_stored_where_the_other_pair_is_not_proved(
 
         def cross() -> None:
             connect_account(ada, consent(simulator))
-            fail()  # the claim that comes next
+            fail()  # the next statement is the claim
 
         meanwhile(cross)
         account = connect_account(ada, consent(simulator))
@@ -444,7 +444,7 @@ def test_new_connection_survives_an_interrupted_save(simulator: Simulator) -> No
 
 
 class NoRelations:
-    """A router that lets no objects of two databases refer to each other, which is the default."""
+    """A router that, as by default, allows no relations between two databases."""
 
     def db_for_write(self, model: Any, **hints: Any) -> str:
         return "default"
@@ -467,7 +467,7 @@ def test_user_who_is_deleted_while_at_tiktok_gets_a_typed_error(simulator: Simul
 
 
 class Newcomer:
-    """May change accounts; while that is asked for, somebody else changes the owner."""
+    """A user who may change accounts; during the permission check the owner changes."""
 
     pk = 0
 

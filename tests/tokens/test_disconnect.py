@@ -1,4 +1,4 @@
-"""End a connection, also when TikTok or the database does not answer."""
+"""Disconnect an account, also when TikTok does not confirm it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is due, page by page: in which order, with how many queries, while rows change."""
+"""Which accounts are due, page by page: their order, the queries, and rows that change."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def account(number: int, minutes: float | None, **overrides: Any) -> BusinessAccount:
-    """An account whose token ends in so many minutes; None: nobody knows when."""
+    """An account whose token expires in so many minutes, or at an unknown time."""
     expires_at = None if minutes is None else timezone.now() + timedelta(minutes=minutes)
     return make_account(
         open_id=f"account {number}", access_token_expires_at=expires_at, **overrides
@@ -47,7 +47,7 @@ def walk(due: Due) -> Iterator[list[int]]:
     pages = due.pages()
     while page := pages.next():
         yield [row.pk for row in page]
-    assert pages.next() == [], "the end stays the end"
+    assert pages.next() == [], "no page follows the last one"
 
 
 def pks(*accounts: BusinessAccount) -> list[int]:
@@ -111,7 +111,7 @@ def test_rows_that_change_between_pages_shift_nothing() -> None:
     rows = [account(number, number) for number in range(8)]
     pages = now_due().pages()
     assert [row.pk for row in pages.next()] == pks(*rows[:4])
-    # The first page is refreshed, the last row of it is deleted, one comes in front and one behind.
+    # The first page is refreshed and its last row deleted; one row is added before and one behind.
     fresh = timezone.now() + timedelta(hours=24)
     BusinessAccount.objects.filter(pk__in=pks(*rows[:3])).update(
         access_token_expires_at=fresh, last_refreshed_at=timezone.now()
@@ -131,7 +131,7 @@ def test_only_active_accounts_that_were_not_refreshed_since_are_due() -> None:
     account(2, 10, status=Status.REVOKED)
     account(3, 10, status=Status.REAUTHORIZATION_REQUIRED)
     account(4, None, last_refreshed_at=timezone.now() + timedelta(minutes=1))
-    for days in (6 / 24, 36500):  # however long it is, none comes twice
+    for days in (6 / 24, 36500):  # however long it is, no account comes twice
         due = Due.now(BusinessAccount.objects.all(), timedelta(days=days))
         assert list(walk(due)) == [[good.pk]]
         assert BusinessAccount.objects.filter(due.condition).get() == good
@@ -167,7 +167,7 @@ def test_accounts_that_are_backing_off_are_counted_and_not_due() -> None:
 
 
 def test_run_reads_the_next_page_when_it_gets_there() -> None:
-    """What is not tried is not read: one page is all that a run ever holds."""
+    """A run holds one page, and does not read rows that it does not try."""
     with running_simulator() as simulator, override_tiktok(REFRESH_WITHIN_SECONDS=90_000):
         for number in range(12):
             connect(simulator, f"account_{number}")

@@ -47,7 +47,7 @@ def test_unsaved_account_is_not_refreshed(simulator: Simulator) -> None:
 
 @pytest.mark.parametrize("status", [Status.REVOKED, Status.REAUTHORIZATION_REQUIRED])
 def test_f20_row_that_changes_before_the_claim_is_seen(simulator: Simulator, status: str) -> None:
-    """What another worker does between the look and the claim decides."""
+    """Another worker changes it after it was read and before it is claimed."""
     account = connect(simulator)
     looks: list[BusinessAccount] = []
 
@@ -90,7 +90,7 @@ def no_session() -> None:
 
 def test_claim_won_after_another_worker_has_finished_is_given_back(simulator: Simulator) -> None:
     account = connect(simulator)
-    answers = iter([False, True])  # not good at the look, good under the claim
+    answers = iter([False, True])  # not when it is read, but once it is claimed
     row = refresh.refresh_once(account.pk, "default", is_fresh_enough=lambda row: next(answers))
     assert stored(account).claim_id == ""
     assert simulator.count(REFRESH) == 0

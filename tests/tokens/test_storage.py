@@ -1,4 +1,4 @@
-"""What TikTok's answer to a refresh changes in the row, whatever else happens to it."""
+"""What TikTok's answer to a refresh changes in the row, also when the row has changed."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_f03_tokens_are_committed_before_any_receiver_runs(simulator: Simulator)
     seen: list[tuple[str, str]] = []
 
     def receiver(account: BusinessAccount, **kwargs: Any) -> None:
-        connections["default"].close()  # whatever was not committed is gone
+        connections["default"].close()  # loses what was not committed
         seen.append(pair(stored(account)))
         raise ZeroDivisionError
 
@@ -149,7 +149,7 @@ def test_f17_unknown_lifetime_is_stored_as_unknown_and_treated_as_due(
     assert pair(row) == simulator.live_tokens(account.open_id)
 
 
-PASSING: list[tuple[str, dict[str, Any], type[TikTokBusinessError]]] = [
+TEMPORARY: list[tuple[str, dict[str, Any], type[TikTokBusinessError]]] = [
     ("code", {"code": 40000}, APIError),
     ("code", {"code": 40001}, APIError),
     ("code", {"code": 40100}, RateLimitError),
@@ -181,7 +181,7 @@ PASSING: list[tuple[str, dict[str, Any], type[TikTokBusinessError]]] = [
 ]
 
 
-@pytest.mark.parametrize(("fault", "details", "expected"), PASSING)
+@pytest.mark.parametrize(("fault", "details", "expected"), TEMPORARY)
 def test_f06_f07_f08_other_failures_keep_the_pair_and_the_status(
     fault: str, details: dict[str, Any], expected: type[TikTokBusinessError]
 ) -> None:
@@ -199,15 +199,15 @@ def test_f06_f07_f08_other_failures_keep_the_pair_and_the_status(
         assert pair(row) == pair(account)
         assert row.access_token_expires_at == before["access_token_expires_at"]
         assert row.claim_id == ""
-        # F55: what failed stands in the row, TikTok's code and request id included.
-        # Too many calls of the app are no failure of this account.
+        # F55: the row records the failure, with TikTok's code and request id. Too many calls of the
+        # app are not counted as a failure of this account.
         assert row.consecutive_failures == (expected is not RateLimitError)
         assert row.last_error_at is not None
         assert row.last_error_message
         assert row.last_error_code == details.get("code", row.last_error_code)
         assert row.last_error_request_id == getattr(caught.value, "request_id", "")
 
-        forget_ceilings()  # where TikTok has asked for a pause, it is over
+        forget_ceilings()  # ends a pause that TikTok has asked for
         services.refresh_account(account)
         assert stored(account).consecutive_failures == 0
 
@@ -247,7 +247,9 @@ def test_f08_answer_lost_after_rotation_is_recovered_by_the_next_run() -> None:
         simulator.fail_next("timeout_after", path=REFRESH)
         with pytest.raises(ConnectionFailedError, match="may have acted"):
             services.refresh_account(account)
-        assert simulator.count(REFRESH) == 1, "a request that may be at work is not repeated"
+        assert simulator.count(REFRESH) == 1, (
+            "a request that TikTok may be processing is not sent again"
+        )
         services.refresh_account(account)
         assert pair(stored(account)) == simulator.live_tokens(account.open_id)
 
@@ -339,7 +341,7 @@ def test_answer_that_outlives_its_claim_is_saved_and_leaves_the_new_claim_alone(
 def test_f01_rejection_counts_when_no_slower_worker_can_hold_newer_tokens(
     simulator: Simulator,
 ) -> None:
-    """The claim of one worker expires before its answer is there; another one takes over."""
+    """The claim of one worker expires before its answer arrives, and another one takes over."""
     account = connect(simulator)
     other = stored(account)
     seen: list[str] = []
