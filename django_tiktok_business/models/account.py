@@ -28,14 +28,7 @@ from django_tiktok_business.untrusted import https_host, is_visible, visible_lin
 
 from . import health
 from .columns import CREDENTIAL_COLUMNS
-from .health import (
-    Health,
-    has_known_keys,
-    health_conditions,
-    is_past,
-    overdue_condition,
-    warning_period,
-)
+from .health import Health, has_known_keys, overdue_condition, warning_period
 
 if TYPE_CHECKING:
     from typing import Self
@@ -77,7 +70,7 @@ class BusinessAccountQuerySet(models.QuerySet["BusinessAccount"]):
         from another row, under a configured key is told by decrypting alone: here such accounts
         count as whatever they would be otherwise.
         """
-        return self.filter(health_conditions()[Health(health)])
+        return self.filter(Health(health).condition())
 
     def overdue(self) -> Self:
         """Accounts that a batch should have refreshed long ago: it seems that none has run."""
@@ -253,19 +246,7 @@ class BusinessAccount(EncryptedModel):
     @property
     def health(self) -> Health:
         """The account's `Health`; decrypts the tokens to know, unless they are `without_tokens`."""
-        now = timezone.now()
-        consent_ends_at = self.refresh_token_expires_at
-        if self.status == self.Status.REVOKED:
-            return Health.REVOKED
-        if self.status == self.Status.REAUTHORIZATION_REQUIRED or is_past(consent_ends_at, now):
-            return Health.RECONNECT_NEEDED
-        if not self.is_decryptable():
-            return Health.UNDECRYPTABLE
-        if self.consecutive_failures:
-            return Health.RETRYING
-        if is_past(consent_ends_at, now + warning_period()):
-            return Health.EXPIRES_SOON
-        return Health.HEALTHY
+        return Health.of(self)
 
     def is_decryptable(self) -> bool:
         """Whether the configured keys open both tokens, as far as is known `without_tokens`."""
