@@ -22,7 +22,6 @@ from .exceptions import (
     ReauthorizationRequired,
     RetryableError,
 )
-from .models import Health
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 
 __all__ = [
-    "describe_health",
     "explanation",
     "format_count",
     "health_badge",
@@ -54,31 +52,6 @@ _UNITS: tuple[tuple[timedelta, int, Callable[[int], str]], ...] = (
     (timedelta(days=60), 86_400, lambda num: ngettext("%(num)d day", "%(num)d days", num)),
     (timedelta.max, 2_629_746, lambda num: ngettext("%(num)d month", "%(num)d months", num)),
 )
-
-# What each state means for whoever owns the account, and what to do about it.
-_HEALTH = {
-    Health.REVOKED: gettext_lazy(
-        "This account is disconnected, and the access that was kept here is erased. To use it "
-        "again, connect it again."
-    ),
-    Health.RECONNECT_NEEDED: gettext_lazy(
-        "TikTok does not accept this connection any more. Connect the account again."
-    ),
-    Health.UNDECRYPTABLE: gettext_lazy(
-        "The access to this account cannot be decrypted. An administrator can restore the missing "
-        "key; otherwise connect the account again."
-    ),
-    Health.RETRYING: gettext_lazy(
-        "Renewing the access has failed for a passing reason. It is tried again. You have nothing "
-        "to do."
-    ),
-    Health.EXPIRES_SOON: gettext_lazy(
-        "TikTok's consent ends soon. Connect the account again to prolong it."
-    ),
-    Health.HEALTHY: gettext_lazy(
-        "This site has access, and renews it by itself. You have nothing to do."
-    ),
-}
 
 # What can be done, by the kind of error; the first that fits.
 _ADVICE = (
@@ -166,11 +139,6 @@ def health_badge(account: BusinessAccount) -> SafeString:
     """What `BusinessAccount.health` says, in words and in a colour."""
     health = account.health
     return format_html('<span class="tiktok-badge tiktok-{}">{}</span>', health.value, health.label)
-
-
-def describe_health(health: Health) -> str:
-    """What a state means, and what to do."""
-    return str(_HEALTH[health])
 
 
 def explanation(error: Exception) -> str:

@@ -20,7 +20,7 @@ from django_tiktok_business import services
 from django_tiktok_business.conf import conf
 from django_tiktok_business.exceptions import ConfigurationError
 from django_tiktok_business.models import BusinessAccount, ConnectionEvent
-from django_tiktok_business.presentation import describe_health, explanation, picture
+from django_tiktok_business.presentation import explanation, picture
 from django_tiktok_business.services.bulk import TROUBLE
 
 from .account_page import AccountPage
@@ -100,7 +100,7 @@ class BusinessAccountAdmin(AccountActions):
             reconnect_url=f"{connecting['connect_url']}?{urlencode({'next': page_url})}",
             account_page=AccountPage(account),
             events_url=self._events_url(request, account),
-            advice=describe_health(account.health),
+            advice=account.health.advice,
             picture=picture(account),
             state=self.state(account),
             is_connected=is_connected,

@@ -75,14 +75,14 @@ class _AccountPageView(ConnectPermissionMixin, LoginRequiredMixin, PageView):
         user = self.request.user
         health = account.health
         is_of_other_app = account.app_id != conf.APP_ID
-        needs_reconnect = health in (Health.RECONNECT_NEEDED, Health.UNDECRYPTABLE)
+        needs_reconnect = health.needs_person
         is_mine = account.owner_id in (None, user.pk)
         is_left_alone = is_of_other_app and health in (Health.HEALTHY, Health.RETRYING)
         return AccountRow(
             account=account,
             health=health,
             # Theirs is that the access is renewed.
-            advice="" if is_left_alone else presentation.describe_health(health),
+            advice="" if is_left_alone else health.advice,
             picture=presentation.picture(account),
             connected=time(account.connected_at),
             renewed=time(account.last_refreshed_at),

@@ -17,7 +17,6 @@ from django.utils import timezone
 
 from django_tiktok_business import views
 from django_tiktok_business.models import BusinessAccount, Health
-from django_tiktok_business.presentation import describe_health
 from django_tiktok_business.simulator import Simulator
 from django_tiktok_business.views.accounts import AccountRow
 from tests.support.administrators import make_unreadable
@@ -139,7 +138,7 @@ def test_page_says_what_each_state_means_and_what_to_do(
 
 
 def test_each_state_has_words() -> None:
-    assert len({describe_health(health) for health in Health}) == len(Health)
+    assert len({health.advice for health in Health}) == len(Health)
 
 
 @pytest.mark.parametrize("failures", [0, 2])
