@@ -9,13 +9,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django_tiktok_business.exceptions import ConfigurationError
 
 from .settings import SETTINGS
-from .validators import REQUIRED
 
 __all__ = ["from_env"]
 
 
 class Environment(Protocol):
-    """The part of ``environ.Env`` that is used; spares the import, which only projects need."""
+    """The part of ``environ.Env`` used here; saves importing a package that only projects need."""
 
     ENVIRON: Any  # a mapping of names to text
     prefix: str
@@ -26,11 +25,11 @@ class Environment(Protocol):
 def from_env(env: Environment, prefix: str = "TIKTOK_BUSINESS_") -> dict[str, Any]:
     """Build the dict for ``settings.TIKTOK_BUSINESS`` from a django-environ ``Env``.
 
-    Holds only what the environment sets, so the defaults stay here. An empty variable counts as
-    not set, but for CONNECT_PERMISSION, where it means None. Lists are separated by commas; an
-    encryption key therefore cannot hold one. A variable with the prefix but an unknown name is
-    taken over without its value, for the checks to report as an unknown key. Raises
-    ConfigurationError, naming the variable and never its text, for what cannot be read.
+    The dict holds only what the environment sets; the rest keeps its default. An empty variable
+    counts as unset, except for CONNECT_PERMISSION, where it means None. Lists are separated by
+    commas, so an encryption key cannot contain one. A variable with the prefix and an unknown name
+    becomes a key without its value, which a check reports. Raises ConfigurationError for a text
+    that cannot be read, naming the variable but never showing the text.
     """
     result: dict[str, Any] = {}
     start = f"{env.prefix}{prefix}"
@@ -39,12 +38,12 @@ def from_env(env: Environment, prefix: str = "TIKTOK_BUSINESS_") -> dict[str, An
         if variable not in env.ENVIRON:
             continue
         try:
-            # Ends are stripped because secrets that are mounted as files end in a newline.
+            # Stripped, because secrets that are mounted as files end in a newline.
             text: str | None = env.get_value(f"{prefix}{name}", cast=str).strip()
-        except (ImproperlyConfigured, RecursionError):  # not there, or it names itself
+        except (ImproperlyConfigured, RecursionError):  # not set, or it names itself
             text = None
         if text is None:
-            # Raised out here and without a cause, because django-environ's message is the text.
+            # Not raised in the except block, because django-environ's error shows the text.
             raise ConfigurationError(
                 f"The environment variable {variable} begins with $ and so names another "
                 "variable, which is not set."
@@ -56,14 +55,14 @@ def from_env(env: Environment, prefix: str = "TIKTOK_BUSINESS_") -> dict[str, An
                 raise ConfigurationError(
                     f"The environment variable {variable} must be {setting.expected}."
                 ) from None
-        elif setting.empty is not REQUIRED:
-            result[name] = setting.empty
+        elif setting.empty_is_none:
+            result[name] = None
     if start:
         for variable in env.ENVIRON:
             name = variable.removeprefix(start)
             if name == variable or name in SETTINGS:
                 continue
-            # NAME_FILE beside NAME: environ.FileAwareEnv has read the file.
+            # With NAME_FILE, NAME is known too if environ.FileAwareEnv has read the file.
             if name.removesuffix("_FILE") not in result:
                 result[name] = ""
     return result

@@ -2,8 +2,8 @@
 
 ``conf.REFRESH_MARGIN_SECONDS`` and its like are looked up on each access: nothing is read at import
 and nothing is cached, so ``override_settings`` and late configuration work. A missing or wrong
-value raises `ConfigurationError` instead of becoming a default; the system checks report the same
-problems, from the same table, when the project starts.
+value raises `ConfigurationError` instead of becoming a default; when the project starts, the system
+checks report the same problems from the same table.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Setting(Generic[T]):
         parse: Callable[[str], Any],  # the text of an environment variable; raises ValueError
         *,
         read: Callable[[Any], T] | None = None,  # turns an accepted value into what readers get
-        empty: Any = REQUIRED,  # what an empty environment variable means; REQUIRED: not set
+        empty_is_none: bool = False,  # an empty environment variable means None, not "unset"
         masked: bool = False,  # the value may hold a secret, so no message shows it
     ) -> None:
         self.default = default
@@ -65,7 +65,7 @@ class Setting(Generic[T]):
         self.example = example
         self.parse = parse
         self.read = read
-        self.empty = empty
+        self.empty_is_none = empty_is_none
         self.masked = masked
 
     def __set_name__(self, owner: type[Conf], name: str) -> None:
@@ -84,9 +84,8 @@ class Setting(Generic[T]):
                 f"TIKTOK_BUSINESS[{self.name!r}] is missing. Set it in your settings: "
                 f'TIKTOK_BUSINESS = {{"{self.name}": {self.example}, ...}}.'
             )
-        if not self.accepts(value):
-            problem = self.problem(value)
-            del value  # an error report shows the variables, and this may be a secret with a blank
+        if problem := self.problem(value):
+            del value  # it may be a secret, and error reports show local variables
             raise ConfigurationError(
                 f"TIKTOK_BUSINESS[{self.name!r}] {problem}. A good value: {self.example}."
             )
@@ -116,7 +115,7 @@ def optional(
     example: str,
     *,
     default: str | None = None,
-    empty: Any = REQUIRED,
+    empty_is_none: bool = False,
 ) -> Setting[str | None]:
     return Setting(
         default,
@@ -124,7 +123,7 @@ def optional(
         f"{expected}, or None",
         example,
         str,
-        empty=empty,
+        empty_is_none=empty_is_none,
     )
 
 
@@ -173,8 +172,8 @@ class Conf:
         read=read_secrets,
         masked=True,
     )
-    # The redirect URL exactly as registered with TikTok; None builds it from the request. What
-    # TikTok asks of it is the business of the checks: a local simulator may be less strict.
+    # The redirect URL exactly as registered with TikTok; None builds it from the request. Checks
+    # report what TikTok would not accept: a local simulator may be less strict.
     REDIRECT_URI = optional(is_text, "an absolute URL", '"https://YOUR-HOST/tiktok/callback/"')
     # The consent page: bare, or the whole URL that TikTok's portal issues, with its parameters.
     AUTHORIZATION_URL = Setting[str](
@@ -185,7 +184,7 @@ class Conf:
         str,
         masked=True,
     )
-    # Where the API lives. A slash at the end is taken off here, so paths begin with one.
+    # Where the API lives. A slash at the end is removed here, because paths begin with one.
     API_BASE_URL = Setting[str](
         "https://business-api.tiktok.com/open_api/v1.3",
         is_base_url,
@@ -195,7 +194,7 @@ class Conf:
         read=read_base_url,
         masked=True,
     )
-    # Scopes to ask for. TikTok refuses the whole consent page for one that the app does not have.
+    # Scopes to ask for. If the app lacks one of them, TikTok does not show the consent page.
     SCOPES = Setting[list[str]](
         (
             "user.info.basic",
@@ -213,47 +212,48 @@ class Conf:
         parse_list,
         read=list,
     )
-    # Ask TikTok to show the consent page even to who has granted the same scopes before.
+    # Ask TikTok to show the consent page even if the account has granted the same scopes before.
     DISABLE_AUTO_AUTH = Setting[bool](
         False, lambda value: isinstance(value, bool), "True or False", "False", parse_flag
     )
-    # The permission that connecting takes; None (an empty environment variable): to be logged in.
+    # The permission needed to connect an account; None (an empty environment variable): every
+    # logged-in user may.
     CONNECT_PERMISSION = optional(
         is_dotted,
         'a permission as "app_label.codename"',
         '"tiktok_business.add_businessaccount"',
         default="tiktok_business.add_businessaccount",
-        empty=None,
+        empty_is_none=True,
     )
     # Where connect and disconnect end without a safe `next`: a URL, a path or the name of a URL
     # pattern. None: the accounts page.
     CONNECT_REDIRECT_URL = optional(
         is_text, "a URL, a path or the name of a URL pattern", '"/settings/"'
     )
-    # Seconds from leaving for the consent page to coming back. TikTok's code lives 600.
+    # Seconds between leaving for the consent page and coming back. TikTok's code lives for 600.
     STATE_MAX_AGE_SECONDS = number(600, 1, _DAY)
-    # Seconds that connecting may take, and again each wait for bytes, in one HTTP call.
+    # Timeout in seconds of an HTTP call: for connecting, and again for each wait for bytes.
     REQUEST_TIMEOUT_SECONDS = number(20, 1, 600)
-    # Tries of one call that is safe to repeat, the first included.
+    # How often a call that is safe to repeat is tried, including the first time.
     MAX_ATTEMPTS = number(3, 1, 10)
-    # Calls a minute of the whole app, all processes together; 0: no ceiling.
+    # Rate limit: calls a minute of the whole app, all processes together; 0: unlimited.
     REQUESTS_PER_MINUTE = number(600, 0)
-    # The Django cache through which processes share that ceiling.
+    # The Django cache through which processes share the rate limit.
     CACHE_ALIAS = Setting[str](
         "default", is_text, "the name of a cache in CACHES", '"default"', str
     )
     # Seconds: the command refreshes the access tokens that expire within this time.
     REFRESH_WITHIN_SECONDS = number(21_600, 0, _YEAR)
-    # Seconds: a token with less left is refreshed before it is handed out. As long as a token
-    # lives, each use would refresh.
+    # Seconds: a token with less left is refreshed before it is handed out. Shorter than a token's
+    # lifetime, because otherwise each use would refresh it.
     REFRESH_MARGIN_SECONDS = number(300, 0, _DAY - 1)
     # Calls in flight in one process; each holds a thread and a connection.
     REFRESH_CONCURRENCY = number(8, 1, 128)
     # Seconds until the claim of a worker that died is free again.
     CLAIM_SECONDS = number(120, 1, _DAY)
-    # Days before its end at which a refresh token is reported; it cannot be prolonged.
+    # How many days before its end a refresh token is reported; it cannot be prolonged.
     REAUTHORIZATION_WARNING_DAYS = number(30, 0, 365)
-    # Who is sent a mail when an account has to be connected again, now or soon; empty: nobody.
+    # Who gets a mail when an account has to be connected again, now or soon; empty: nobody.
     NOTIFY = Setting[list[str]](
         (),
         lambda value: is_texts(value) and all(map(is_recipient, value)),
@@ -262,12 +262,12 @@ class Conf:
         parse_list,
         read=list,
     )
-    # Days, and number for each account, that the events of a connection are kept; 0 keeps none.
+    # For how many days, and how many for each account, events are kept; 0: none.
     EVENTS_KEPT_DAYS = number(90, 1, 36_500)
     EVENTS_KEPT_PER_ACCOUNT = number(200, 0, 100_000)
-    # Seconds: age of the oldest webhook signature that is accepted.
+    # Seconds: the age of the oldest webhook signature that is accepted.
     WEBHOOK_TOLERANCE_SECONDS = number(300, 1, _DAY)
-    # Dotted path of a callable without arguments that returns a requests.Session (for proxies,
+    # Dotted path of a callable without arguments that returns a requests.Session (for a proxy, or
     # for the simulator in tests). None: a plain session.
     SESSION_FACTORY_PATH = optional(
         is_path, "the dotted path of a callable", '"myproject.tiktok.session"'
@@ -275,13 +275,14 @@ class Conf:
 
     @staticmethod
     def configured() -> Mapping[str, Any]:
-        """Return ``settings.TIKTOK_BUSINESS`` unchecked; raise ConfigurationError if it is no dict.
+        """Return ``settings.TIKTOK_BUSINESS`` unchecked.
 
-        Code that uses a setting asks for ``conf.NAME`` instead.
+        Raises ConfigurationError if it is not a dict. To use a setting, read ``conf.NAME`` instead.
         """
         values = getattr(settings, "TIKTOK_BUSINESS", None)
         if not isinstance(values, dict):
             found = "missing" if values is None else f"a {type(values).__name__}, not a dict"
+            del values  # it may hold secrets, and error reports show local variables
             raise ConfigurationError(
                 f"The setting TIKTOK_BUSINESS is {found}. "
                 'Set TIKTOK_BUSINESS = {"APP_ID": "...", "APP_SECRET": "..."} in your settings.'
@@ -289,9 +290,9 @@ class Conf:
         return values
 
     def usable(self, name: str, *, fallback: Any = _DEFAULT) -> Any:
-        """Return a setting or, while it is missing or wrong, ``fallback`` (usually its default).
+        """Return a setting or, while it is missing or wrong, ``fallback`` (or else its default).
 
-        For pages and checks that go on all the same: the checks report what is wrong.
+        For pages and checks that carry on regardless: a check reports what is wrong.
         """
         try:
             return getattr(self, name)

@@ -30,9 +30,9 @@ REQUIRED: Final = object()  # the default of a setting that has none
 
 
 def is_plain(value: object) -> TypeGuard[str]:
-    """Whether it is text that can be encoded, for keys, URLs and databases.
+    """Whether it is text that can be encoded: for keys, URLs and databases.
 
-    Bytes of the environment that are no UTF-8 become lone surrogates, which nothing takes.
+    Bytes in the environment that are not UTF-8 become lone surrogates, which cannot.
     """
     return isinstance(value, str) and _SURROGATE.search(value) is None
 
@@ -41,7 +41,7 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def is_text(value: object) -> bool:
-    # Spaces at the ends come from copying out of a browser and never belong to the value.
+    # Spaces at the ends come from copying out of a browser and are never part of the value.
     return is_plain(value) and value != "" and value == value.strip()
 
 
@@ -76,7 +76,7 @@ def is_recipient(item: str) -> bool:
 
 
 def is_scopes(value: object) -> bool:
-    # "a,b" as one item is the usual mistake; TikTok would take it for two scopes and we for one.
+    # "a,b" as one item is the usual mistake: TikTok would read two scopes, and we one.
     return (
         isinstance(value, list | tuple)
         and len(value) > 0
@@ -85,7 +85,7 @@ def is_scopes(value: object) -> bool:
 
 
 def parse_flag(text: str) -> bool:
-    # Env.bool() takes any word that it does not know for False; a typo has to be an error.
+    # Env.bool() reads any unknown word as False; a typo has to be an error.
     word = text.lower()
     if word in ("1", "true", "on", "y", "yes", "ok"):
         return True

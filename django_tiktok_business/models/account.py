@@ -13,7 +13,6 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from django_tiktok_business.conf import conf
-from django_tiktok_business.conf.validators import REQUIRED
 from django_tiktok_business.db.schema import (
     CaseSensitiveCharField,
     NewestFirstIndex,
@@ -274,7 +273,7 @@ class BusinessAccount(EncryptedModel):
     @property
     def is_of_another_app(self) -> bool:
         """Whether APP_ID names another app, so that nothing here refreshes the account."""
-        return conf.usable("APP_ID") not in (self.app_id, REQUIRED)
+        return bool(conf.usable("APP_ID", fallback=self.app_id) != self.app_id)
 
     @property
     def profile_link(self) -> str:
