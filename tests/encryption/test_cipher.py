@@ -132,7 +132,7 @@ def test_f21_damaged_text_is_refused(position: int) -> None:
 
 
 @pytest.mark.parametrize("token", ["x", "not base64!", "é\x00", "gAAAA", sealed()])
-def test_f21_token_that_is_none_is_refused(token: str) -> None:
+def test_f21_token_that_is_no_fernet_token_is_refused(token: str) -> None:
     assert "damaged" in refusal(f"ttb1:{cipher.key_id(OLD)}:{token}")
 
 

@@ -147,7 +147,7 @@ def test_f31_neither_names_nor_pickles_nor_history_hold_a_token() -> None:
         assert REFRESH not in text
 
 
-def test_only_encrypted_columns_can_be_sealed_for() -> None:
+def test_tokens_can_be_encrypted_for_encrypted_columns_alone() -> None:
     assert repr(unsaved().encrypt("refresh_token", REFRESH)) == "<encrypted>"
     with pytest.raises(FieldError, match="bio is not encrypted"):
         unsaved().encrypt("bio", REFRESH)
