@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -21,6 +18,7 @@ from django.db import (
     transaction,
 )
 from django.test import TestCase
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_tiktok_business import services
@@ -28,35 +26,18 @@ from django_tiktok_business.db import writes
 from django_tiktok_business.exceptions import AccountBusyError, AccountGoneError
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
-from tests.support.factories import connect
+from tests.support.expired import REFRESH, expired, stored_pair
+from tests.support.factories import connect, make_account
 from tests.support.simulator import (
     meanwhile,
     next_statement,
-    override_tiktok,
     running_simulator,
     wait_for_savers,
 )
 
-REFRESH = "/tt_user/oauth2/refresh_token/"
-
-
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    with running_simulator(strict=True) as simulator, override_tiktok(MAX_ATTEMPTS=1):
-        yield simulator
-
 
 class TimeLimitError(Exception):
     """What a task queue raises wherever its worker happens to be."""
-
-
-def expired(simulator: Simulator) -> BusinessAccount:
-    return connect(simulator, access_token_expires_at=timezone.now() - timedelta(hours=1))
-
-
-def stored_pair(account: BusinessAccount) -> tuple[str, str]:
-    row = BusinessAccount.objects.get(pk=account.pk)
-    return row.access_token, row.refresh_token
 
 
 @pytest.mark.django_db(transaction=True)
@@ -169,19 +150,6 @@ def test_f15_batch_commits_each_pair_while_the_caller_s_transaction_is_open(
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.databases("postgresql", "mysql")
-def test_row_that_the_caller_has_locked_is_an_error_and_no_deadlock(simulator: Simulator) -> None:
-    account = expired(simulator)
-    with transaction.atomic():
-        BusinessAccount.objects.filter(pk=account.pk).update(bio="locked")
-        with pytest.raises(AccountBusyError, match="locked the account"):
-            services.get_access_token(account)
-    assert simulator.count(REFRESH) == 0
-    services.get_access_token(account)
-    assert stored_pair(account) == simulator.live_tokens(account.open_id)
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.databases("postgresql", "mysql")
 def test_row_that_the_caller_has_not_committed_yet_is_an_error(simulator: Simulator) -> None:
     with transaction.atomic():
         account = expired(simulator)
@@ -288,7 +256,7 @@ def test_later_save_is_tried_until_the_lock_is_free(error: type[Exception]) -> N
 
 
 @pytest.mark.django_db(transaction=True)
-def test_save_that_is_given_up_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_save_that_is_given_up_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     writes.save_later(Away(failures=1000), "default", patience_seconds=0.2)
     wait_for_savers()
     assert "stayed locked or away" in caplog.text
@@ -349,93 +317,6 @@ def test_pair_is_saved_when_the_server_was_read_only_for_a_moment(simulator: Sim
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.databases("postgresql", "mysql")
-def test_patience_with_locks_is_the_projects_own_again_afterwards(simulator: Simulator) -> None:
-    query = {
-        "postgresql": ("SET lock_timeout = '7s'", "SHOW lock_timeout"),
-        "mysql": ("SET innodb_lock_wait_timeout = 7", "SELECT @@innodb_lock_wait_timeout"),
-    }
-    choose, show = query[connection.vendor]
-    account = expired(simulator)
-    with connection.cursor() as cursor:
-        cursor.execute(choose)
-        services.refresh_account(account)
-        cursor.execute(show)
-        assert str(cursor.fetchone()[0]).startswith("7")
-    connection.close()
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.databases("postgresql")
-def test_claim_that_is_in_conflict_for_a_moment_is_tried_again(simulator: Simulator) -> None:
-    account = expired(simulator)
-    is_locked = threading.Event()
-
-    def lock_for_a_moment() -> None:
-        try:
-            with transaction.atomic():
-                BusinessAccount.objects.select_for_update().get(pk=account.pk)
-                is_locked.set()
-                time.sleep(1)
-        finally:
-            connections.close_all()
-
-    thread = threading.Thread(target=lock_for_a_moment)
-    thread.start()
-    assert is_locked.wait(timeout=30)
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SET statement_timeout = '200ms'")  # so that the claim fails at once
-        services.get_access_token(account)
-    finally:
-        connection.close()
-        thread.join()
-    assert stored_pair(account) == simulator.live_tokens(account.open_id)
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.databases("postgresql")
-def test_workers_wait_for_each_other_under_serializable_isolation() -> None:
-    # Not there where the database is another.
-    from django.db.backends.postgresql.psycopg_any import IsolationLevel
-
-    connection.settings_dict["OPTIONS"]["isolation_level"] = IsolationLevel.SERIALIZABLE
-    connection.close()
-    try:
-        with running_simulator(strict=True, latency_seconds=0.2) as simulator:
-            account = expired(simulator)
-            barrier = threading.Barrier(8)
-
-            def work() -> str:
-                try:
-                    row = BusinessAccount.objects.get(pk=account.pk)
-                    barrier.wait(timeout=30)
-                    return services.get_access_token(row)
-                finally:
-                    connections.close_all()
-
-            with ThreadPoolExecutor(8) as pool:
-                tokens = {future.result() for future in [pool.submit(work) for _ in range(8)]}
-            assert simulator.count(REFRESH) == 1
-            live = simulator.live_tokens(account.open_id)
-            assert live is not None
-            assert tokens == {live[0]}
-    finally:
-        del connection.settings_dict["OPTIONS"]["isolation_level"]
-        connection.close()
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.databases("postgresql", "mysql")
-def test_error_that_is_no_locked_row_is_told_as_it_is() -> None:
-    def fill_the_disk() -> None:
-        raise OperationalError("no space left on device")
-
-    with transaction.atomic(), pytest.raises(OperationalError, match="no space left"):
-        writes.commit_independently(fill_the_disk, "default")
-
-
-@pytest.mark.django_db(transaction=True)
 def test_database_that_was_away_for_too_long_is_not_waited_for_as_long_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -460,3 +341,52 @@ def test_database_that_was_away_for_too_long_is_not_waited_for_as_long_again(
     assert tries(0.5, is_back=True) == 1
     assert tries(0.5) > 1
     assert tries(0.5, is_back=True) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_update_row_writes_where_all_values_match_and_counts_the_rows() -> None:
+    account, other = make_account(), make_account(open_id="other")
+    changes = {"bio": "new", "scopes": ["video.list"], "last_error_code": None}
+    where = {"id": account.pk, "claim_id": ""}
+    with CaptureQueriesContext(connection) as queries:
+        assert writes.update_row(BusinessAccount, changes, where=where, using="default") == 1
+    assert sum(query["sql"].startswith("UPDATE") for query in queries) == 1
+    account.refresh_from_db()
+    other.refresh_from_db()
+    assert (account.bio, account.scopes, other.bio) == ("new", ["video.list"], "")
+    where["claim_id"] = "somebody's"
+    assert writes.update_row(BusinessAccount, changes, where=where, using="default") == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_work_after_commit_waits_for_the_commit_and_not_for_a_rollback() -> None:
+    done: list[str] = []
+    writes.after_commit(lambda: done.append("outside"), "default")
+    with transaction.atomic():
+        writes.after_commit(lambda: done.append("inside"), "default")
+        assert done == ["outside"]
+    with transaction.atomic():
+        writes.after_commit(lambda: done.append("rolled back"), "default")
+        transaction.set_rollback(True)
+    assert done == ["outside", "inside"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_only_a_transaction_of_the_caller_counts_as_one() -> None:
+    assert not writes.is_in_transaction("default")
+    with transaction.atomic():
+        assert writes.is_in_transaction("default")
+    transaction.set_autocommit(False)
+    try:
+        assert writes.is_in_transaction("default")
+    finally:
+        transaction.set_autocommit(True)
+    connection.close()
+    assert not writes.is_in_transaction("default"), "and it has not connected to know"
+    assert connection.connection is None
+
+
+@pytest.mark.django_db
+def test_transaction_around_a_test_case_does_not_count() -> None:
+    assert connection.in_atomic_block
+    assert not writes.is_in_transaction("default")
