@@ -24,4 +24,4 @@ __all__ = [
     "UpdateOnlyDateTimeField",
 ]
 
-SealedModel = EncryptedModel  # its name until 0.1; stays until 1.0
+SealedModel = EncryptedModel  # its name before 0.1; kept until 1.0
