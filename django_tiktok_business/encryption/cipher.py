@@ -1,10 +1,10 @@
 """Encrypt short texts under keys derived from configured secrets. Pure: no Django, no settings.
 
-Stored text is ``ttb1:<key id>:<Fernet token>``: the version of this format, which secret it was
+Stored text is ``ttb1:<key id>:<Fernet token>``: the version of this format, the secret that it was
 encrypted with (so that rotation and diagnosis need no trial and error), and Fernet's own text.
 
-Each (secret, context) pair has a key of its own. The context says what the text belongs to, so a
-ciphertext that somebody copies elsewhere in the database does not decrypt there.
+Each (secret, context) pair has its own key. The context says what the text belongs to, so that a
+ciphertext copied to another place in the database does not decrypt there.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def decrypt(text: str, *, secrets: Sequence[str], context: bytes) -> Secret:
                 return Secret(fernet.decrypt(text[len(head) :].encode()), "utf-8")
             except invalid_token:
                 continue
-    # Only now the form as such: it has to be right for the above, and a pattern takes its time.
+    # The format is only checked now: what decrypts has it, and matching a pattern takes time.
     wanted, _ = _parts(text)
     known = [key_id(secret) for secret in secrets]
     if wanted in known:
@@ -65,12 +65,12 @@ def decrypt(text: str, *, secrets: Sequence[str], context: bytes) -> Secret:
 
 
 def key_id_of(text: str) -> str:
-    """The id of the secret that ``text`` was encrypted with, or `DecryptionError`."""
+    """The id of the secret that ``text`` was encrypted with; raises `DecryptionError`."""
     return _parts(text)[0]
 
 
 def _parts(text: str) -> tuple[str, str]:
-    """The key id and the Fernet token; what is not exactly a key id is never shown as one."""
+    """The key id and the Fernet token; nothing but an exact key id is ever shown as one."""
     match = _FORMAT.fullmatch(text)
     if match is None:
         raise DecryptionError("the stored text is not in the format of an encrypted value")
@@ -78,21 +78,21 @@ def _parts(text: str) -> tuple[str, str]:
 
 
 def key_id(secret: str) -> str:
-    """Eight hexadecimal digits that name ``secret`` and tell nothing about it."""
+    """Eight hexadecimal digits that identify ``secret`` and reveal nothing about it."""
     return _derive(secret, b"django_tiktok_business key id").hex()[:8]
 
 
 @lru_cache(maxsize=64)  # more secrets than anybody rotates through
 def _head(secret: str) -> str:
-    """How the texts begin that are encrypted with ``secret``."""
+    """The beginning of each text that is encrypted with ``secret``."""
     return f"{PREFIX}{key_id(secret)}:"
 
 
-@lru_cache(maxsize=512)  # pays where the same accounts are used over and over
+@lru_cache(maxsize=512)  # pays off where the same accounts are used over and over
 def _fernet(secret: str, context: bytes) -> tuple[Fernet, type[InvalidToken]]:
-    """The cipher of the pair, and what it raises."""
-    # cryptography takes tens of milliseconds to import, and most processes (migrate, a page that
-    # shows no account) never decrypt: imported where it is first needed.
+    """The cipher for the pair, and the error that it raises."""
+    # Imported when first needed: cryptography takes tens of milliseconds to import, and most
+    # processes (migrate, a page that shows no account) never decrypt.
     from cryptography.fernet import Fernet, InvalidToken
 
     return Fernet(base64.urlsafe_b64encode(_derive(secret, context))), InvalidToken
@@ -101,12 +101,12 @@ def _fernet(secret: str, context: bytes) -> tuple[Fernet, type[InvalidToken]]:
 def _derive(secret: str, info: bytes) -> bytes:
     """The first 32 bytes of HKDF-SHA256 (RFC 5869), which are one block.
 
-    No salt: it would have to be stored beside every value, and the secrets are random keys, not
-    passwords, for which section 3.1 of the RFC allows to leave it out. ``info`` separates the keys.
+    Without salt, which would have to be stored beside every value: the secrets are random keys, not
+    passwords, so section 3.1 of the RFC allows that. ``info`` separates the keys.
 
-    By the standard library: each account has keys of its own, and the objects of cryptography's
-    HKDF take several times as long. Not by hmac.digest(), which lets go of the GIL each time: the
-    thread that saves the answers would wait for those that make the calls.
+    Uses the standard library: each account has its own keys, and cryptography's HKDF takes several
+    times as long. Not hmac.digest(), which releases the GIL each time: the thread that saves the
+    answers would wait for those that make the calls.
     """
     expand = _extracted(secret).copy()
     expand.update(info + b"\x01")

@@ -35,20 +35,20 @@ else:  # not subscriptable at run time
 
 
 class Ciphertext:
-    """Encrypted text as it stands in the database: opaque, and never mistaken for the plaintext.
+    """Encrypted text as stored in the database: opaque, and never mistaken for the plaintext.
 
-    Not a ``str``, so that nothing can send or show it by accident. ``text`` is the stored text, and
-    "" in an instance whose column is empty; ``origin`` tells whether it is what the row holds (or
-    held, should the instance be older), sealed by us and perhaps not saved yet, or read by a
-    deserializer (``loaddata``).
+    Not a ``str``, so that nothing can send or show it by accident. ``text`` is the stored text,
+    "" when the column is empty. ``origin`` says where it comes from: "row" (the row holds it, or
+    held it when the instance was loaded), "encrypted" (by us, and perhaps not saved yet) or
+    "serialized" (read by a deserializer, as ``loaddata`` does).
 
-    One that ``values()`` gave changes nothing when it is assigned to an instance; ``update()``
-    writes it.
+    A `Ciphertext` from ``values()`` changes nothing when it is assigned to an instance;
+    ``update()`` writes it.
     """
 
     __slots__ = ("origin", "text")
 
-    def __init__(self, text: str, origin: Literal["row", "sealed", "serialized"]) -> None:
+    def __init__(self, text: str, origin: Literal["row", "encrypted", "serialized"]) -> None:
         self.text = text
         self.origin = origin
 
@@ -63,7 +63,7 @@ class Ciphertext:
 
     @property
     def key_id(self) -> str:
-        """Which key it is encrypted under; "" when it is empty or no text of our format."""
+        """The id of its key; "" if the text is empty or not in our format."""
         try:
             return cipher.key_id_of(self.text)
         except DecryptionError:
@@ -71,17 +71,19 @@ class Ciphertext:
 
 
 class _Blank(str):
-    """``""`` on its way out of the database; an assigned ``""`` is not one."""
+    """An empty text read from the database, to tell it from an assigned ``""``."""
 
     __slots__ = ()
 
 
-_returns_ciphertext: ContextVar[bool] = ContextVar("tiktok_business_sealed", default=False)
+_returns_ciphertext: ContextVar[bool] = ContextVar(
+    "tiktok_business_returns_ciphertext", default=False
+)
 
 
 @contextmanager
 def ciphertext_reads() -> Iterator[None]:
-    """Let encrypted attributes return their `Ciphertext` undecrypted inside the block."""
+    """Inside the block, encrypted attributes return their `Ciphertext` instead of decrypting it."""
     token = _returns_ciphertext.set(True)
     try:
         yield
@@ -90,7 +92,7 @@ def ciphertext_reads() -> Iterator[None]:
 
 
 class EncryptedAttribute(DeferredAttribute):
-    """Holds `Ciphertext` or plaintext in the instance; decrypts each time it is read."""
+    """The attribute of an instance: holds `Ciphertext` or plaintext, and decrypts on each read."""
 
     field: EncryptedTextField
 
@@ -119,21 +121,21 @@ class EncryptedAttribute(DeferredAttribute):
         instance.__dict__[self.field.attname] = Secret(value) if isinstance(value, str) else value
 
     def __delete__(self, instance: Model) -> None:
-        # As with any other field: the next access loads the value again.
+        # As for any other field, the next access loads the value again.
         del instance.__dict__[self.field.attname]
 
 
 class _Unchanged(models.F):
     """``SET column = column``: what a full ``save()`` writes for a value that was not assigned.
 
-    The instance may be older than the row. Writing back what it was loaded with would bring a
-    rotated token back, so the database is told to keep whatever it has.
+    The instance may be older than the row. Writing back the value that it was loaded with could
+    restore a token that has been replaced since, so the database keeps its own.
     """
 
 
-@lru_cache(maxsize=512, typed=True)  # as many as `crypto` keeps keys for; 1 is not True
+@lru_cache(maxsize=512, typed=True)  # as many as `cipher` keeps keys for; typed: 1 is not True
 def _context(*names: Any) -> bytes:
-    # JSON, so that no two lists of names give the same bytes; text, because an app id that was
+    # JSON, so that no two lists of names give the same bytes. Converted to text, because an app id
     # given as a number comes back from the database as text.
     return json.dumps(list(map(str, names))).encode()
 
@@ -145,14 +147,14 @@ class EncryptedTextField(_TextField):
     that renaming a model or field does not change the key. ``bound_to`` names the attributes that
     identify the row; they must be set before the value is saved and must not change afterwards.
 
-    Reading the attribute gives a ``str``, or raises `DecryptionError`. ``""`` and None are stored
-    as they are. Values can be written by instances (``create``, ``save``, ``bulk_create``) and by
-    ``update()`` as a `Ciphertext` that `seal` made; plain strings in ``update()`` and
+    Reading the attribute returns a ``str`` or raises `DecryptionError`. ``""`` and None are stored
+    unencrypted. Instances write values (``create``, ``save``, ``bulk_create``), and so does
+    ``update()`` with a `Ciphertext` from `encrypt`. Plain strings in ``update()`` and
     ``bulk_update()``, expressions, and every lookup but ``isnull`` raise `FieldError`.
 
-    A ``save()`` writes the column only when the attribute was assigned (a nullable one that was
-    loaded as None excepted). Dumps hold ciphertext and take no key, but in XML, for which Django
-    reads the attribute.
+    ``save()`` writes the column only if the attribute was assigned (or is nullable and was loaded
+    as None). Dumps hold ciphertext and need no key, except in XML, for which Django reads the
+    attribute.
     """
 
     descriptor_class = EncryptedAttribute
@@ -168,22 +170,22 @@ class EncryptedTextField(_TextField):
     def deconstruct(self) -> tuple[str, str, Sequence[Any], dict[str, Any]]:
         name, _, args, kwargs = super().deconstruct()
         kwargs.pop("editable", None)
-        path = "django_tiktok_business.fields.EncryptedTextField"  # which migrations name
+        path = "django_tiktok_business.fields.EncryptedTextField"  # as migrations name it
         return name, path, args, {**kwargs, "purpose": self.purpose, "bound_to": self.bound_to}
 
-    # Between plaintext and ciphertext: both need the row.
+    # Between plaintext and ciphertext; both directions need the row.
 
     def encrypt(self, plaintext: str, instance: Model) -> Ciphertext:
         """Encrypt for the row of ``instance``, for use in a conditional ``update()``."""
         if not plaintext:
-            return Ciphertext("", "sealed")
+            return Ciphertext("", "encrypted")
         text = cipher.encrypt(
             plaintext, secrets=encryption_secrets(), context=self._context(instance)
         )
-        return Ciphertext(text, "sealed")
+        return Ciphertext(text, "encrypted")
 
     def decrypt(self, value: Ciphertext, instance: Model) -> Secret:
-        """Decrypt; raises `DecryptionError` that names model, primary key and row."""
+        """Decrypt a value of the row; `DecryptionError` names model, primary key and row."""
         if not value.text:
             return Secret()
         try:
@@ -197,7 +199,7 @@ class EncryptedTextField(_TextField):
                 f"be decrypted: {str(error).rstrip('.')}."
             ) from None
 
-    seal, unseal = encrypt, decrypt  # their names until 0.1; stay until 1.0
+    seal, unseal = encrypt, decrypt  # their names before 0.1; kept until 1.0
 
     def _context(self, instance: Model) -> bytes:
         identity = [getattr(instance, name) for name in self.bound_to]
@@ -221,7 +223,7 @@ class EncryptedTextField(_TextField):
             return _Unchanged(self.attname)
         stored = self.stored_value(model_instance)
         if add and stored is not None:
-            # Holds once the INSERT has succeeded, and until then `adding` keeps it from counting.
+            # True once the INSERT has succeeded; until then `adding` keeps it from counting.
             stored = Ciphertext(stored.text, "row")
         model_instance.__dict__[self.attname] = stored
         return stored
@@ -240,7 +242,7 @@ class EncryptedTextField(_TextField):
             return value
         raise FieldError(
             f"{self.name} is encrypted for its row: save an instance, or update() with what its "
-            "seal() returns, not with a plain value. A fixture holds what dumpdata has written."
+            "encrypt() returns, not with a plain value. A fixture holds what dumpdata has written."
         )
 
     # Out of the database
@@ -254,7 +256,7 @@ class EncryptedTextField(_TextField):
             value = value.decode("utf-8", "replace")
         return Ciphertext(value, "row") if value else _Blank()
 
-    # Lookups: equal texts are encrypted differently each time, so none could find anything.
+    # Lookups: a text is encrypted differently each time, so no lookup could find it.
 
     def get_lookup(self, lookup_name: str) -> Any:
         if lookup_name != "isnull":
@@ -267,20 +269,20 @@ class EncryptedTextField(_TextField):
     def _cannot_be_looked_up(self) -> FieldError:
         return FieldError(f"{self.name} is encrypted: only isnull can look it up.")
 
-    # Forms and serializers see ciphertext or nothing.
+    # Forms and serializers get ciphertext or nothing.
 
     def formfield(self, *args: Any, **kwargs: Any) -> None:
         return None
 
     def clean(self, value: Any, model_instance: Model | None) -> Any:
-        # Not through to_python(), which takes text of our format for ciphertext.
+        # Not through to_python(), which treats text in our format as ciphertext.
         self.validate(value, model_instance)
         if isinstance(value, str):
             self.run_validators(value)
         return value
 
     def to_python(self, value: Any) -> Any:
-        """Take over what a serializer wrote; ciphertext is recognised by its prefix."""
+        """Convert what a serializer wrote; the prefix identifies ciphertext."""
         if isinstance(value, str) and value.startswith(cipher.PREFIX):
             return Ciphertext(value, "serialized")
         return value

@@ -1,7 +1,7 @@
 """Which secrets encrypt tokens, and which stored rows they open.
 
-Stored text begins with the id of its key, so the database alone can tell which rows are under a
-configured key. A damaged text under a known key looks fine from here: only decrypting tells.
+Stored text begins with the id of its key, so a query can find the rows under a configured key. It
+cannot see that a text under such a key is damaged: only decrypting shows that.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _HEAD_CHARACTERS = len(cipher.PREFIX) + len("0a1b2c3d:")
 
 
 def under_known_keys(*columns: str) -> Q:
-    """A condition: each of these encrypted columns is empty or under a configured key."""
+    """The condition that each of these encrypted columns is empty or under a configured key."""
     heads = ["", *_known_heads()]
-    # As a CharField: the columns themselves refuse to be compared with anything.
+    # As a CharField, because encrypted columns refuse comparisons.
     begins = [Substr(column, 1, _HEAD_CHARACTERS, output_field=CharField()) for column in columns]
     return Q(*(In(begin, heads) for begin in begins))
 
@@ -39,7 +39,7 @@ def under_known_keys(*columns: str) -> Q:
 def _known_heads() -> list[str]:
     try:
         secrets = encryption_secrets()
-    except ImproperlyConfigured:  # which the checks report: no key opens anything then
+    except ImproperlyConfigured:  # no key opens anything then; a check reports it
         return []
     return [f"{cipher.PREFIX}{cipher.key_id(secret)}:" for secret in secrets]
 
@@ -48,15 +48,15 @@ def encryption_secrets() -> Sequence[str]:
     """Return the secrets to derive encryption keys from: the first encrypts, all decrypt.
 
     Without ENCRYPTION_KEYS these are SECRET_KEY and SECRET_KEY_FALLBACKS, so that a trial needs no
-    further set-up; a check warns. Raises ConfigurationError when SECRET_KEY is not a string.
+    further set-up; a check warns about it. Raises ConfigurationError if one of them is not text.
     """
     keys = conf.configured().get("ENCRYPTION_KEYS", ())
     try:
         own: Sequence[str] = _usable(*keys) if isinstance(keys, (list, tuple)) else ()
     except TypeError:
         own = ()
-    del keys  # an error report shows the variables, and each is in the clear
-    own = own or conf.ENCRYPTION_KEYS  # which says what is wrong with them
+    del keys  # they are in plain text, and error reports show local variables
+    own = own or conf.ENCRYPTION_KEYS  # raises an error that says what is wrong with them
     if own:
         return own
     problems = [_problem_with_secret_key(secret) for secret in _secret_keys()]
@@ -78,9 +78,9 @@ def _problem_with_secret_key(secret: Any) -> str:
     return "text that UTF-8 can hold" if isinstance(secret, str) else "a string"
 
 
-@lru_cache(maxsize=16)  # each read of a token asks
+@lru_cache(maxsize=16)  # called for each read of a token
 def _usable(*keys: str) -> tuple[str, ...]:
-    """ENCRYPTION_KEYS, masked; TypeError when one is wrong."""
+    """Return ENCRYPTION_KEYS masked; raise TypeError if one is wrong."""
     if not is_texts(keys):
         raise TypeError
     return tuple(map(Secret, keys))

@@ -11,11 +11,7 @@ from django.db import DEFAULT_DB_ALIAS, connections, models, transaction
 
 from django_tiktok_business.exceptions import DecryptionError
 
-from .fields import (
-    Ciphertext,
-    EncryptedTextField,
-    ciphertext_reads,
-)
+from .fields import Ciphertext, EncryptedTextField, ciphertext_reads
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -28,9 +24,10 @@ __all__ = ["EncryptedModel"]
 
 
 class EncryptedModel(models.Model):
-    """Base of models with encrypted fields: what moves whole instances moves ciphertext.
+    """Base of models with encrypted fields: whatever moves a whole instance moves ciphertext.
 
-    Needs no key, and one unreadable value does not stop a reload, a validation, a copy or a pickle.
+    So a reload, a validation, a copy or a pickle needs no key, and one value that cannot be
+    decrypted does not stop it.
     """
 
     class Meta:
@@ -44,8 +41,8 @@ class EncryptedModel(models.Model):
         return state
 
     def __copy__(self) -> Self:
-        # Unlike a pickle, a copy stays in the process: what was assigned in plain stays so, also
-        # because the copy may be about to become another row.
+        # Unlike a pickle, a copy stays in the process: assigned plaintext stays plaintext, also
+        # because the copy may become another row.
         clone = type(self).__new__(type(self))
         clone.__dict__.update(super().__getstate__())
         return clone
@@ -78,8 +75,8 @@ class EncryptedModel(models.Model):
             and held.origin != "row"
         }
         connection = connections[self._state.db or DEFAULT_DB_ALIAS]
-        # Not before the commit: what is rolled back has to be written by the next save(). Django
-        # knows no commits while autocommit is off.
+        # Not before the commit: after a rollback, the next save() has to write the values again.
+        # Django notices no commit while autocommit is off.
         if saved and (connection.in_atomic_block or connection.get_autocommit()):
             transaction.on_commit(partial(self._mark_stored, saved), using=connection.alias)
 
@@ -90,20 +87,20 @@ class EncryptedModel(models.Model):
             raise FieldError(f"{name} is not encrypted.")
         return field.encrypt(plaintext, self)
 
-    seal = encrypt  # its name until 0.1; stays until 1.0
+    seal = encrypt  # its name before 0.1; kept until 1.0
 
     def stored(self) -> dict[str, Ciphertext]:
-        """The encrypted values that are not empty, by name; of a loaded row, needs no key."""
+        """The non-empty encrypted values by name; for a loaded row this needs no key."""
         values = {field.name: field.stored_value(self) for field in self.encrypted_fields()}
         return {name: value for name, value in values.items() if value is not None and value.text}
 
     def has_assigned_values(self) -> bool:
-        """Whether there is an encrypted value that is not the row's."""
+        """Whether an encrypted value was assigned and is not yet the row's."""
         held = (self.__dict__.get(field.attname) for field in self.encrypted_fields())
         return any(getattr(value, "origin", value) not in ("row", None) for value in held)
 
     def unreadable(self) -> list[DecryptionError]:
-        """Why encrypted values cannot be read, [] when the configured keys open all of them."""
+        """Why encrypted values cannot be read; [] if the configured keys open all of them."""
         errors = []
         for name in self.stored():
             try:
@@ -117,7 +114,7 @@ class EncryptedModel(models.Model):
         return [f for f in cls._meta.concrete_fields if isinstance(f, EncryptedTextField)]
 
     def _mark_stored(self, saved: dict[str, Ciphertext]) -> None:
-        """Have the next ``save()`` leave these columns alone: another worker may change them."""
+        """Let the next ``save()`` skip these columns, which another worker may change meanwhile."""
         for name, ciphertext in saved.items():
             if self.__dict__.get(name) is ciphertext:
                 self.__dict__[name] = Ciphertext(ciphertext.text, "row")
@@ -125,8 +122,8 @@ class EncryptedModel(models.Model):
     def set_stored(self, **values: Any) -> None:
         """Set attributes to what an ``update()`` has just written into the row."""
         for name, value in values.items():
-            is_sealed = isinstance(value, Ciphertext)
-            setattr(self, name, Ciphertext(value.text, "row") if is_sealed else value)
+            is_encrypted = isinstance(value, Ciphertext)
+            setattr(self, name, Ciphertext(value.text, "row") if is_encrypted else value)
 
     def refresh_from_db(
         self,

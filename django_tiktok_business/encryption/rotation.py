@@ -1,10 +1,9 @@
-"""Re-encrypt all stored tokens under the first key, so that older keys can be dropped.
+"""Re-encrypt all stored tokens under the first key, so that older keys can be removed.
 
-Each row is one conditional UPDATE that names the very ciphertexts it replaces. A refresh or a
-reconnect that stores another token meanwhile wins, and the row is looked at again. Interrupting
-loses nothing, and a second run finds little to do. Tokens, expiries and claims keep their values,
-so
-a refresh in flight saves its answer as usual.
+Each row is one conditional UPDATE that names the ciphertexts it replaces. If a refresh or a
+reconnect stores other tokens meanwhile, those win, and the row is tried again. An interrupted run
+loses nothing, and the next one finds little to do. Tokens, expiries and claims keep their values,
+so a refresh in flight saves its answer as usual.
 """
 
 from __future__ import annotations
@@ -33,16 +32,16 @@ if TYPE_CHECKING:
 __all__ = ["RotationReport", "rotate_encryption_keys"]
 
 PAGE_ROWS = 256
-TRIES = 3  # of a row that others keep changing
+TRIES = 3  # for a row that others keep changing
 
 
 @dataclass
 class RotationReport:
-    """What became of the rows; each counts once in rotated, current, unreadable or busy.
+    """The result of a run: each row counts once in rotated, current, unreadable or busy.
 
-    ``keys`` counts rows by the id of the key that their tokens are under when the run has ended; ""
+    ``keys`` counts rows by the id of the key that their tokens are under at the end of the run; ""
     stands for text that is not in the format of an encrypted value. A row whose two tokens are
-    under two keys counts under both. Rows without tokens are ``current``.
+    under different keys counts for both. Rows without tokens are ``current``.
     """
 
     first_key: str
@@ -65,14 +64,14 @@ def rotate_encryption_keys(
     on_unreadable: Callable[[Any, DecryptionError], object] = lambda *details: None,
     on_row: Callable[[], object] = lambda: None,
 ) -> RotationReport:
-    """Re-encrypt under the first key, page by page, each value of ``model`` under another one.
+    """Re-encrypt under the first key, page by page, all values of ``model`` that are under another.
 
-    Rows of every app are included. ``dry_run`` writes nothing and counts as ``rotated`` what would
-    be. ``on_unreadable`` is called for each token that no configured key opens: it is left as it
-    is, and the row's other token is re-encrypted all the same. ``busy`` are rows that an open
-    transaction has locked, or that others kept changing. Raises `ConfigurationError` and database
-    errors; what was written before them stays. Not inside a transaction, which would hold the locks
-    of all rows, and could take everything back: that raises `TransactionManagementError`.
+    Rows of every app are included. With ``dry_run`` nothing is written, and ``rotated`` counts what
+    would be. ``on_unreadable`` is called for each token that no configured key opens: it stays as
+    it is, and the row's other token is still re-encrypted. ``busy`` counts rows that an open
+    transaction has locked or that others kept changing. Raises `ConfigurationError` and database
+    errors; what was written before stays. Inside a transaction, which would keep all rows locked
+    and could undo everything, raises `TransactionManagementError`.
     """
     using = router.db_for_write(model)
     if writes.is_in_transaction(using):
@@ -95,14 +94,14 @@ def _rows(model: type[EncryptedModel], using: str) -> Iterator[EncryptedModel]:
     columns = {column for field in fields for column in (field.name, *field.bound_to)}
     rows = model._default_manager.using(using).order_by("pk").only("pk", *columns)
     pages = Pages(rows, size=PAGE_ROWS)
-    page = pages.next()  # a database that is not there is reported at once
+    page = pages.next()  # a missing database is reported at once
     while page:
         yield from page
         page = writes.retry_while_unavailable(pages.next, using)
 
 
 def _rotate(row: EncryptedModel, first_key: str, using: str, *, dry_run: bool) -> str:
-    """Re-encrypt the row; its outcome. ``row`` then holds what the row does."""
+    """Re-encrypt the row and return the outcome; ``row`` is then up to date."""
     for _ in range(TRIES):
         stored = row.stored()
         changes: dict[str, Any] = {}
@@ -123,7 +122,7 @@ def _rotate(row: EncryptedModel, first_key: str, using: str, *, dry_run: bool) -
                 return "rotated"
         except AccountBusyError:
             return "busy"
-        try:  # somebody stored other tokens meanwhile, and with old settings under an old key
+        try:  # others stored new tokens meanwhile, perhaps with old settings and so an old key
             row.refresh_from_db(using=using, fields=list(stored))
         except ObjectDoesNotExist:
             row.set_stored(**dict.fromkeys(stored, ""))

@@ -161,8 +161,8 @@ def updated_with_ciphertext() -> BusinessAccount:
 
 
 def created_with_ciphertext() -> BusinessAccount:
-    sealed = BusinessAccount(**IDENTITY).encrypt("access_token", ACCESS)
-    return rows.create(**{**IDENTITY, "access_token": sealed})
+    ciphertext = BusinessAccount(**IDENTITY).encrypt("access_token", ACCESS)
+    return rows.create(**{**IDENTITY, "access_token": ciphertext})
 
 
 WRITERS = [

@@ -62,8 +62,8 @@ def reloaded(account: BusinessAccount) -> BusinessAccount:
 
 def rotate(account: BusinessAccount, access_token: str = ROTATED) -> None:
     """What another worker does meanwhile."""
-    sealed = reloaded(account).encrypt("access_token", access_token)
-    assert rows.filter(pk=account.pk).update(access_token=sealed) == 1
+    ciphertext = reloaded(account).encrypt("access_token", access_token)
+    assert rows.filter(pk=account.pk).update(access_token=ciphertext) == 1
 
 
 @contextmanager
