@@ -1,1 +1,1 @@
-"""What differs between databases, and writes that last."""
+"""Differences between databases, durable writes, one clock for all machines, and paging."""

@@ -1,8 +1,8 @@
 """One clock for all machines: the database's.
 
-Machines disagree about the time by seconds or minutes, and what they share through a cache (see
-`api.rate_limit`) has to mean the same instant on each. The database is the one thing they all talk
-to, so each process measures how far its own clock is off and adds that.
+Clocks of machines differ by seconds or minutes, but what the machines share through a cache (see
+`api.rate_limit`) has to mean the same instant on all of them. They all talk to one database, so
+each process measures how far its own clock differs from that and adds the difference.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from django.db.models.functions import Now
 
 __all__ = ["DatabaseNow", "instant", "now", "synchronize"]
 
-SYNCHRONIZE_SECONDS = 300  # how long a measurement holds; clocks drift by milliseconds in that time
+SYNCHRONIZE_SECONDS = 300  # how long a measurement is used; clocks drift by milliseconds meanwhile
 
-# Unix seconds by the database's clock as it is when the statement runs: NOW() of PostgreSQL would
-# be the beginning of the transaction, and that of MySQL repeats an hour when the clocks go back.
+# The database's Unix seconds when the statement runs. Not NOW(): PostgreSQL's is the beginning of
+# the transaction, and MySQL's repeats an hour when the clocks go back.
 _STATEMENTS: Final = {
     "postgresql": "SELECT EXTRACT(EPOCH FROM clock_timestamp())",
     "mysql": "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1000000",
@@ -30,7 +30,7 @@ _STATEMENTS: Final = {
 class _Offset:
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.seconds = 0.0  # to be added to this machine's clock
+        self.seconds = 0.0  # added to this machine's clock
         self.measured_at: float | None = None  # monotonic
 
 
@@ -43,15 +43,15 @@ def now() -> float:
 
 
 def instant() -> datetime:
-    """`now` as an aware datetime, for what workers on several machines compare."""
+    """`now` as an aware datetime, for times that workers on several machines compare."""
     return datetime.fromtimestamp(now(), UTC)
 
 
 def synchronize(using: str) -> None:
-    """Measure how far this machine's clock is off, unless that was done lately; one query.
+    """Measure how far this machine's clock is off, with one query, unless done recently.
 
-    SQLite runs on this machine, and has its clock. A database that does not answer leaves the last
-    measurement in force: whoever needs the database itself will say so.
+    Does nothing on SQLite, which uses this machine's clock. If the database does not answer, the
+    last measurement stays in use: code that needs the database reports the failure.
     """
     connection = connections[using]
     statement = _STATEMENTS.get(connection.vendor)
@@ -61,19 +61,19 @@ def synchronize(using: str) -> None:
         last = _offset.measured_at
         if last is not None and time.monotonic() - last < SYNCHRONIZE_SECONDS:
             return
-        _offset.measured_at = time.monotonic()  # the others go on with what is known
+        _offset.measured_at = time.monotonic()  # other threads use the last measurement meanwhile
     began = time.time()
     try:
         with connection.cursor() as cursor:
             cursor.execute(statement)
-            (theirs,) = cursor.fetchone()
+            (database_seconds,) = cursor.fetchone()
     except Error:
         return
-    _offset.seconds = float(theirs) - (began + time.time()) / 2
+    _offset.seconds = float(database_seconds) - (began + time.time()) / 2
 
 
 class DatabaseNow(Now):
-    """The database's clock, in UTC on MySQL as well, where NOW() follows the session's zone."""
+    """The database's clock, in UTC also on MySQL, whose NOW() follows the session's time zone."""
 
     def as_mysql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
         return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **extra)

@@ -1,4 +1,4 @@
-"""Walk through many rows in pages, with no cursor or transaction open between two."""
+"""Read many rows in pages, without a cursor or transaction that stays open between them."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ Row = TypeVar("Row")
 
 
 class Pages(Generic[Row]):
-    """The rows of ``parts``, one queryset after the other, in pages of at most ``size`` rows.
+    """The rows of some querysets, one queryset after the other, in pages of at most ``size`` rows.
 
-    Keyset paging: each page continues behind the last row, however the rows have changed meanwhile.
-    Each queryset is ordered by one or two ascending columns, of which the last is unique, and its
-    rows have these as attributes.
+    Keyset paging: each page continues behind the last row that was read, however rows have changed
+    since. Each queryset has to be ordered by one or two ascending columns, the last one unique, and
+    its rows need these columns as attributes.
     """
 
-    def __init__(self, *parts: QuerySet[Any, Row], size: int) -> None:
-        self._parts = parts
+    def __init__(self, *querysets: QuerySet[Any, Row], size: int) -> None:
+        self._querysets = querysets
         self._size = size
         self._last: Row | None = None
 
     def next(self) -> list[Row]:
-        """The next rows, [] when none are left. Can be repeated when the database fails."""
-        while self._parts:
-            rows = self._parts[0]
+        """The next rows, [] when none are left. After a database error, call it again."""
+        while self._querysets:
+            rows = self._querysets[0]
             if self._last is not None:
                 rows = rows.filter(_behind(self._last, *map(str, rows.query.order_by)))
             page = list(rows[: self._size])
             if page:
                 self._last = page[-1]
                 return page
-            self._parts = self._parts[1:]
+            self._querysets = self._querysets[1:]
             self._last = None
         return []
 
@@ -53,5 +53,5 @@ def _behind(last: Any, column: str, *tie_breaker: str) -> Q:
     behind = Q(**{f"{column}__gt": value})
     if not tie_breaker:
         return behind
-    # The first condition adds nothing, but with it an index finds the place at once.
+    # The first condition is redundant, but lets an index find the place at once.
     return Q(**{f"{column}__gte": value}) & (behind | _behind(last, *tie_breaker))

@@ -1,4 +1,4 @@
-"""Column and index types that mean the same on every database."""
+"""Column and index types that behave alike on every database."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ else:  # not subscriptable at run time
 
 
 class NewestFirstIndex(models.Index):
-    """Descending by its first column, in which NULL comes last, as SQLite has it anyway.
+    """An index that is descending by its first column, with NULL last on every database.
 
-    Django writes NULLS LAST into an index of expressions only, which SQLite and MariaDB refuse.
+    SQLite and MariaDB put NULL last anyway. Django only writes NULLS LAST for expressions, which
+    they do not accept in an index.
     """
 
     def create_sql(
@@ -60,7 +61,7 @@ class NewestFirstIndex(models.Index):
 class CaseSensitiveCharField(_CharField):
     """Text that is compared byte for byte on every database.
 
-    MySQL's and MariaDB's default collations ignore case (and accents); the others never do.
+    The default collations of MySQL and MariaDB ignore case and accents.
     """
 
     def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
@@ -77,8 +78,9 @@ class CaseSensitiveCharField(_CharField):
 class UpdateOnlyMixin(_Field):
     """A column that ``save()`` of an existing row leaves alone; only ``update()`` changes it.
 
-    For bookkeeping between workers: an old instance must not write an old claim back. With
-    encrypted values that were assigned, ``once_assigned`` is saved. A plain field to migrations.
+    For bookkeeping between workers: an old instance must not write an old claim back. If encrypted
+    values of the instance were assigned, ``save()`` writes ``once_assigned``. Migrations see a
+    plain field.
     """
 
     def __init__(self, *args: Any, once_assigned: Any = None, **kwargs: Any) -> None:

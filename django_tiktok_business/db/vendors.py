@@ -1,4 +1,4 @@
-"""Where PostgreSQL, MariaDB/MySQL and SQLite differ: lock time-outs, and what their errors mean."""
+"""Where PostgreSQL, MariaDB/MySQL and SQLite differ: lock timeouts, and what their errors mean."""
 
 from __future__ import annotations
 
@@ -26,26 +26,28 @@ __all__ = [
     "session_lock_timeout",
 ]
 
-LOCK_PATIENCE_SECONDS = 3  # how long a refresh waits for a row that an open transaction has locked
+LOCK_PATIENCE_SECONDS = (
+    3  # how long a statement waits for a row that an open transaction has locked
+)
 LOCKED = "An open transaction (perhaps the caller's own) has locked the account."
 
 
 @contextmanager
 def lock_timeout(using: str) -> Iterator[None]:
-    """Let a statement wait for a locked row for no longer than LOCK_PATIENCE_SECONDS.
+    """Let statements wait for a locked row for at most LOCK_PATIENCE_SECONDS.
 
-    By itself PostgreSQL waits without end, and MariaDB for 50 seconds. Changes nothing inside a
+    By default PostgreSQL waits forever, and MariaDB for 50 seconds. Changes nothing inside a
     transaction, and nothing on SQLite.
     """
     connection = connections[using]
-    is_plain = is_autocommit(connection)
-    if connection.vendor == "postgresql" and is_plain:
-        # Local to a transaction: a pooler would hand the session to somebody else as it is.
+    may_change = is_autocommit(connection)
+    if connection.vendor == "postgresql" and may_change:
+        # Local to a transaction, because a pooler may hand the session on with its settings.
         with transaction.atomic(using=using):
             with connection.cursor() as cursor:
                 cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_PATIENCE_SECONDS}s'")
             yield
-    elif connection.vendor == "mysql" and is_plain:
+    elif connection.vendor == "mysql" and may_change:
         with session_lock_timeout(connection):
             yield
     else:
@@ -58,6 +60,7 @@ def is_autocommit(connection: BaseDatabaseWrapper) -> bool:
 
 @contextmanager
 def session_lock_timeout(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """Like `lock_timeout`, for a session of our own: also holds for transactions in the block."""
     if connection.vendor == "postgresql":
         begin, end = f"SET lock_timeout = '{LOCK_PATIENCE_SECONDS}s'", "RESET lock_timeout"
     else:
@@ -69,30 +72,30 @@ def session_lock_timeout(connection: BaseDatabaseWrapper) -> Iterator[None]:
     try:
         yield
     finally:
-        # Not where the connection is lost, and with it the setting.
+        # If the connection is lost, so is the setting.
         with suppress(Error), connection.cursor() as cursor:
             cursor.execute(end)
 
 
 @contextmanager
 def lock_errors_as_busy(using: str) -> Iterator[None]:
-    """Raise `AccountBusyError` where a transaction holds a row that the block needs."""
+    """Raise `AccountBusyError` if a transaction has locked a row that the block needs."""
     connection = connections[using]
     connection.ensure_connection()
-    begun_with = connection.connection
+    at_first = connection.connection
     try:
         with lock_timeout(using):
             yield
     except OperationalError as error:
-        # A connection that is lost means something else; atomic() may have made another since.
-        is_lost = connection.connection is not begun_with or not connection.is_usable()
+        # A lost connection is another problem; atomic() may have opened a new one since.
+        is_lost = connection.connection is not at_first or not connection.is_usable()
         if is_lost or connection.in_atomic_block or not is_conflict(error):
             raise
         raise AccountBusyError(LOCKED) from None
 
 
-# What a statement ends with that met somebody else's lock. A full disk or a read-only database is
-# an OperationalError as well, and no matter of waiting for somebody.
+# The errors of a statement that met somebody else's lock. A full disk or a read-only database is an
+# OperationalError as well, but waiting for others does not help there.
 _CONFLICTS = frozenset(
     {
         "40001",  # PostgreSQL: serialization_failure
@@ -110,11 +113,12 @@ _CONFLICTS = frozenset(
 
 
 def is_conflict(error: Error) -> bool:
+    """Whether the statement failed because of somebody else's lock or change."""
     return not _CONFLICTS.isdisjoint(_codes(error))
 
 
 def _codes(error: Error) -> tuple[Any, ...]:
-    """What the driver's own exception, which Django wraps, is called by."""
+    """The codes of the driver's own exception, which Django wraps."""
     cause = error.__cause__
     return (
         getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None),  # psycopg 3 and 2
@@ -123,7 +127,7 @@ def _codes(error: Error) -> tuple[Any, ...]:
     )
 
 
-# What an operator can do something about: PostgreSQL's, MySQL's and SQLite's codes.
+# What an operator can fix: the codes of PostgreSQL, MySQL and SQLite.
 _STATES = {
     "is read-only": {"25006", 1290, 1792, 1836, "SQLITE_READONLY", "SQLITE_READONLY_DBMOVED"},
     "is full": {"53100", 28, 1021, 1114, "SQLITE_FULL"},
@@ -131,7 +135,7 @@ _STATES = {
 
 
 def describe_error(error: Error) -> str:
-    """What is wrong with the database; the text of the error itself may quote a row."""
+    """What is wrong with the database, without the error's own text, which may quote a row."""
     for state, codes in _STATES.items():
         if not codes.isdisjoint(_codes(error)):
             return f"The database {state}"

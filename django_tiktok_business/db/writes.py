@@ -1,7 +1,7 @@
 """Database writes that survive outages and the caller's rollback.
 
-An answer of TikTok is never asked for twice, so it is written down whatever happens to the database
-or to the transaction that happens to be open.
+TikTok is never asked twice for a token pair, so its answer has to be stored even if the database is
+away for a while, or the caller rolls back the transaction that happens to be open.
 """
 
 from __future__ import annotations
@@ -56,20 +56,20 @@ __all__ = [
 logger = logging.getLogger("tiktok_business")
 
 T = TypeVar("T")
-POLL_SECONDS = 0.1  # how often a locked or missing database is tried again, at first
+POLL_SECONDS = 0.1  # the first pause before a locked or unreachable database is tried again
 SAVE_PATIENCE_SECONDS = 60  # how long an answer is kept in memory while the database is away
-SHORT_PATIENCE_SECONDS = 1  # ... once that was in vain, until the database answers again
+SHORT_PATIENCE_SECONDS = 1  # the same, from the first time that was too short until it answers
 
-# What passes when the database is well again. InternalError: of PostgreSQL that is read-only while
+# Errors that end when the database has recovered. InternalError: PostgreSQL that is read-only while
 # a standby takes over.
 PASSING_ERRORS = (OperationalError, InterfaceError, InternalError)
-_given_up: set[str] = set()  # databases that were away for too long when last asked
+_given_up: set[str] = set()  # databases that stayed away for too long the last time
 
 
 def store_answer(
     write: Callable[[], T], using: str, *, patience_seconds: float = SAVE_PATIENCE_SECONDS
 ) -> T:
-    """Write down an answer of TikTok, waiting for the database if it is away for a while."""
+    """Store an answer of TikTok; if the database is away, wait for it."""
     try:
         return retry_while_unavailable(write, using, patience_seconds=patience_seconds)
     except PASSING_ERRORS:
@@ -80,15 +80,15 @@ def store_answer(
 def retry_while_unavailable(
     work: Callable[[], T], using: str, *, patience_seconds: float = SAVE_PATIENCE_SECONDS
 ) -> T:
-    """Do something with the database, again on a new connection while it is away.
+    """Run ``work``; while the database is away, run it again on a new connection.
 
-    ``work`` may have happened when the connection broke, so it must not mind to happen twice.
-    Inside a transaction there is nothing to wait for: it is broken with its first error.
+    When a connection breaks, ``work`` may already have taken effect, so it must be safe to repeat.
+    Inside a transaction waiting is useless, because the first error breaks the transaction.
     """
     connection = connections[using]
-    # Not get_autocommit(): it would connect, and the database may be away.
+    # Not get_autocommit(), which connects: the database may be away.
     is_manual = connection.connection is not None and not connection.autocommit
-    if using in _given_up:  # the next answer need not wait as long, to find out the same
+    if using in _given_up:  # the next answers need not wait as long to find out the same
         patience_seconds = min(patience_seconds, SHORT_PATIENCE_SECONDS)
     deadline = time.monotonic() + patience_seconds
     pause = POLL_SECONDS
@@ -96,13 +96,13 @@ def retry_while_unavailable(
     while True:
         try:
             if is_new:
-                connection.set_autocommit(True)  # the project's settings may have it off
-            done = work()
+                connection.set_autocommit(True)  # the project's settings may turn it off
+            result = work()
         except PASSING_ERRORS:
             if connection.in_atomic_block or is_manual:
                 raise
             if time.monotonic() > deadline:
-                if patience_seconds > SHORT_PATIENCE_SECONDS:  # or it was not waited for
+                if patience_seconds > SHORT_PATIENCE_SECONDS:  # a short wait proves nothing
                     _given_up.add(using)
                 raise
             connection.close()
@@ -111,17 +111,17 @@ def retry_while_unavailable(
             pause = min(pause * 2, 5)
         else:
             _given_up.discard(using)
-            return done
+            return result
 
 
 def update_row(
     model: type[Model], changes: Mapping[str, Any], *, where: Mapping[str, Any], using: str
 ) -> int:
-    """``filter(**where).update(**changes)`` with plain values, and with `short_lock_waits`.
+    """Run ``filter(**where).update(**changes)`` with plain values and a `lock_timeout`.
 
-    For the one statement that each refresh ends with: the ORM takes longer to put its text together
-    than the database to run it, and on PostgreSQL the bound on lock waits goes into the statement
-    instead of making a transaction of it. Returns the number of rows.
+    Returns the number of rows. For the one statement at the end of each refresh: the ORM takes
+    longer to compose it than the database to run it, and on PostgreSQL the lock timeout is part of
+    the statement, which then needs no explicit transaction.
     """
     connection = connections[using]
     quote = connection.ops.quote_name
@@ -136,17 +136,18 @@ def update_row(
 
     set_terms, set_values = terms(changes)
     where_terms, where_values = terms(where)
-    waits: AbstractContextManager[None] = lock_timeout(using)
+    timeout: AbstractContextManager[None] = lock_timeout(using)
     if connection.vendor == "postgresql" and is_autocommit(connection):
-        # Evaluated once and first; holds until the statement, a transaction by itself, is done.
+        # Evaluated once, before anything else; in force until the end of the statement, which is a
+        # transaction by itself.
         where_terms = ["(SELECT set_config('lock_timeout', %s, true)) IS NOT NULL", *where_terms]
         where_values = [f"{LOCK_PATIENCE_SECONDS}s", *where_values]
-        waits = nullcontext()
+        timeout = nullcontext()
     sql = (
         f"UPDATE {quote(model._meta.db_table)} SET {', '.join(set_terms)} "  # noqa: S608 -- names alone
         f"WHERE {' AND '.join(where_terms)}"
     )
-    with waits, connection.cursor() as cursor:
+    with timeout, connection.cursor() as cursor:
         cursor.execute(sql, [*set_values, *where_values])
         rows: int = cursor.rowcount
     return rows
@@ -155,13 +156,13 @@ def update_row(
 def is_in_transaction(using: str) -> bool:
     """Whether a transaction of the caller could undo what we write.
 
-    The transactions that Django's TestCase wraps around a test are not such: nothing outside the
-    test may see what it writes.
+    The transactions that Django's TestCase wraps around a test do not count: what the test writes
+    must stay invisible outside of it.
     """
     connection = connections[using]
     if _is_in_test(using):
         return False
-    if connection.connection is None:  # get_autocommit() would connect, and many may only wait
+    if connection.connection is None:  # get_autocommit() would connect, perhaps for nothing
         return not connection.settings_dict["AUTOCOMMIT"]
     return connection.in_atomic_block or not connection.autocommit
 
@@ -172,9 +173,9 @@ def _is_in_test(using: str) -> bool:
 
 
 def after_commit(work: Callable[[], object], using: str) -> None:
-    """Do it when what has been written so far is committed.
+    """Run ``work`` when everything written so far is committed.
 
-    Where the caller manages its transactions by hand, nobody can say when that is: it is done now.
+    If the caller manages transactions by hand, Django cannot tell when that is: it runs now.
     """
     connection = connections[using]
     if connection.in_atomic_block or connection.get_autocommit():
@@ -187,12 +188,12 @@ def commit_independently(work: Callable[[], T], using: str, *, patience_seconds:
     """Run ``work`` so that a rollback of the caller's transaction does not undo its writes.
 
     Outside a transaction it just runs. Inside one it runs in a thread with a connection of its
-    own; rows that the caller's transaction has locked give `AccountBusyError`. SQLite allows one
-    writer only, which the caller's transaction may already be: there it runs inside, and what it
-    saved is saved once more after a rollback (see `save_later`).
+    own, and rows that the caller's transaction has locked raise `AccountBusyError`. SQLite allows
+    one writer only, which may be the caller's transaction: there it runs inside of that, and
+    `save_later` saves again after a rollback.
 
-    ``patience_seconds`` is how long a connection is waited for that cannot be had: the caller keeps
-    its own meanwhile, which others may be waiting for.
+    ``patience_seconds`` is how long to wait if no connection can be opened: meanwhile the caller
+    keeps its own, which others may be waiting for.
     """
     if not is_in_transaction(using) or connections[using].vendor == "sqlite":
         return work()
@@ -200,11 +201,11 @@ def commit_independently(work: Callable[[], T], using: str, *, patience_seconds:
     def on_own_connection() -> T:
         connection = connections[using]
         try:
-            # Connects; the project's settings may have it off.
+            # Connects; the project's settings may turn autocommit off.
             retry_while_unavailable(
                 lambda: connection.set_autocommit(True), using, patience_seconds=patience_seconds
             )
-            # Receivers of signals too may touch what the caller has locked, and it waits for us.
+            # Signal receivers may also need rows that the caller, which waits for us, has locked.
             with session_lock_timeout(connection):
                 return work()
         except OperationalError as error:
@@ -224,14 +225,14 @@ def save_later(
     *,
     patience_seconds: float = 10 * SAVE_PATIENCE_SECONDS,
 ) -> None:
-    """Try to save until it succeeds, in a thread that keeps the process from exiting before that.
+    """Try to save until it succeeds, in a thread that the process waits for before it exits.
 
-    For what could not be saved at once, and for what the caller's transaction on SQLite, whose
-    write lock the thread waits for, may still undo. ``save`` is conditional: once the row holds
-    what it writes, or something newer, it matches no row.
+    For what could not be saved at once, and for what a transaction of the caller on SQLite may
+    still undo: the thread then waits for its write lock. ``save`` has to be conditional, so that it
+    changes nothing once the row holds the same or something newer.
     """
     if _is_in_test(using):
-        return  # the thread would wait for a transaction that is never committed
+        return  # the thread would wait for a transaction that never ends in a commit
 
     def until_saved() -> None:
         connection = connections[using]
