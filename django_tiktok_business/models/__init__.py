@@ -1,4 +1,4 @@
-"""The models. A row of `BusinessAccount` is created by connecting, and changed by `services`."""
+"""The models. Connecting creates a `BusinessAccount`; `services` change it."""
 
 from __future__ import annotations
 

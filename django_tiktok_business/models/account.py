@@ -38,7 +38,7 @@ __all__ = ["BusinessAccount", "BusinessAccountQuerySet"]
 
 class BusinessAccountQuerySet(models.QuerySet["BusinessAccount"]):
     def active(self) -> Self:
-        """Accounts whose tokens are renewed."""
+        """Accounts whose tokens are refreshed."""
         return self.filter(status=BusinessAccount.Status.ACTIVE)
 
     def due_for_refresh(self, within: timedelta) -> Self:
@@ -49,11 +49,11 @@ class BusinessAccountQuerySet(models.QuerySet["BusinessAccount"]):
         )
 
     def not_backing_off(self) -> Self:
-        """Accounts that a batch may try: those that keep failing wait for their next attempt."""
+        """Accounts that a batch may try now; those that keep failing have to wait."""
         return self.filter(Q(next_attempt_at__isnull=True) | Q(next_attempt_at__lte=timezone.now()))
 
     def needs_attention(self) -> Self:
-        """Accounts that only a person can help: to be reconnected now or soon."""
+        """Accounts that a person has to reconnect, now or soon."""
         return self.filter(
             Q(status=BusinessAccount.Status.REAUTHORIZATION_REQUIRED)
             | Q(
@@ -63,20 +63,20 @@ class BusinessAccountQuerySet(models.QuerySet["BusinessAccount"]):
         )
 
     def in_health(self, health: str) -> Self:
-        """Accounts of that `Health`.
+        """Accounts in that `Health`.
 
-        The database goes by the key that a token is under. A text that is damaged, or was copied
-        from another row, under a configured key is told by decrypting alone: here such accounts
-        count as whatever they would be otherwise.
+        The database only sees the key that a token is under. Whether a text under a configured key
+        is damaged, or was copied from another row, shows only when it is decrypted: here such
+        accounts count as readable.
         """
         return self.filter(Health(health).condition())
 
     def overdue(self) -> Self:
-        """Accounts that a batch should have refreshed long ago: it seems that none has run."""
+        """Accounts that a batch should have refreshed long ago; probably none has run."""
         return self.filter(overdue_condition(conf.APP_ID))
 
     def without_tokens(self) -> Self:
-        """Do not load tokens; `BusinessAccount.health` then goes by the keys they are under."""
+        """Do not load tokens; `BusinessAccount.health` then relies on the keys they are under."""
         known = ExpressionWrapper(has_known_keys(), output_field=models.BooleanField())
         return self.defer("access_token", "refresh_token").annotate(has_known_keys=known)
 
@@ -143,7 +143,7 @@ class BusinessAccount(EncryptedModel):
     likes_count = models.BigIntegerField(_("likes"), null=True, blank=True)
     videos_count = models.BigIntegerField(_("videos"), null=True, blank=True)
     profile_synced_at = models.DateTimeField(_("profile synced at"), null=True, blank=True)
-    # As TikTok told it last: {"ages": [["18-24", 0.22], ...], "genders": ..., "countries": ...}.
+    # As TikTok last gave it: {"ages": [["18-24", 0.22], ...], "genders": ..., "countries": ...}.
     audience = models.JSONField(_("audience"), default=dict, blank=True)
     metrics_synced_at = models.DateTimeField(_("daily figures synced at"), null=True, blank=True)
 
@@ -155,9 +155,9 @@ class BusinessAccount(EncryptedModel):
     last_error_request_id = models.TextField(_("last error request id"), blank=True, default="")
     consecutive_failures = models.PositiveIntegerField(_("consecutive failures"), default=0)
 
-    # Internal. After passing failures a batch leaves the account alone until the next attempt.
-    # Whoever refreshes the account writes its claim here first; the version counts the token pairs
-    # this row has held, so that a late answer cannot overwrite a newer one.
+    # Internal. After temporary failures, a batch skips the account until the next attempt. A worker
+    # writes its claim here before it refreshes the account. The version counts the token pairs that
+    # this row has held, so that a late answer cannot overwrite a newer pair.
     next_attempt_at = UpdateOnlyDateTimeField(
         _("next attempt at"), null=True, blank=True, editable=False, serialize=False
     )
@@ -178,7 +178,7 @@ class BusinessAccount(EncryptedModel):
 
     objects = BusinessAccountQuerySet.as_manager()
 
-    # What `without_tokens` has annotated; None where it was not asked.
+    # Annotated by `without_tokens`, otherwise None.
     has_known_keys: ClassVar[bool | None] = None
 
     class Meta:
@@ -190,8 +190,8 @@ class BusinessAccount(EncryptedModel):
             ),
         ]
         indexes: ClassVar = [
-            # In the order in which a batch walks through what is due, so that the next accounts
-            # are found as fast among a million rows as among a hundred.
+            # In the order in which a batch reads the accounts that are due, so that it finds the
+            # next ones as fast among a million rows as among a hundred.
             models.Index(
                 fields=["app_id", "status", "access_token_expires_at", "id"],
                 name="tiktok_business_due",
@@ -199,7 +199,7 @@ class BusinessAccount(EncryptedModel):
             models.Index(
                 fields=["status", "refresh_token_expires_at"], name="tiktok_business_attention"
             ),
-            # As the lists of accounts are ordered.
+            # In the order of the lists of accounts.
             NewestFirstIndex(fields=["-connected_at", "-id"], name="tiktok_business_newest"),
         ]
 
@@ -207,7 +207,7 @@ class BusinessAccount(EncryptedModel):
         return f"{self.label} ({self.open_id})"
 
     def copy_credentials(self, row: BusinessAccount) -> None:
-        """Bring tokens, expiries and status up to date from ``row``; tokens move as ciphertext."""
+        """Take over tokens, expiries and status from ``row``; tokens are copied as ciphertext."""
         for name in CREDENTIAL_COLUMNS:
             self.__dict__[name] = row.__dict__[name]
 
@@ -215,27 +215,27 @@ class BusinessAccount(EncryptedModel):
     def label(self) -> str:
         """What to call the account: its display name, its handle, or its open id.
 
-        A name without any letter, digit or sign (spaces, zero-width and bidi characters only) is
-        nothing that a person could see or press.
+        A display name without any visible character (only spaces, zero-width and bidi characters)
+        is ignored: nobody could see or click it.
         """
         name = self.display_name if any(map(is_visible, self.display_name)) else ""
         return visible_line(name) or self.handle or self.open_id
 
     @property
     def handle(self) -> str:
-        """The username as it is written in a text, "@name"; "" when it is not known."""
+        """The username as people write it, "@name"; "" if it is unknown."""
         name = visible_line(self.username)
         return f"@{name}" if name else ""
 
     @property
     def bio_lines(self) -> list[str]:
-        """The bio line by line, without the characters that `label` leaves out."""
+        """The lines of the bio, without the invisible characters that `label` leaves out."""
         return [visible_line(line) for line in self.bio.strip().splitlines()]
 
     def is_access_token_valid_for(self, period: timedelta) -> bool:
-        """Whether the access token lives for ``period`` more; False when its expiry is unknown.
+        """Whether the access token is valid for ``period`` from now; False if its end is unknown.
 
-        A naive expiry (assigned in memory, not loaded) says no instant, so it counts as unknown.
+        A naive expiry (assigned in memory, not loaded) is no instant, so it counts as unknown.
         """
         expires_at = self.access_token_expires_at
         if expires_at is None or timezone.is_naive(expires_at):
@@ -244,11 +244,11 @@ class BusinessAccount(EncryptedModel):
 
     @property
     def health(self) -> Health:
-        """The account's `Health`; decrypts the tokens to know, unless they are `without_tokens`."""
+        """The account's `Health`; decrypts the tokens to know, unless loaded `without_tokens`."""
         return Health.of(self)
 
     def is_decryptable(self) -> bool:
-        """Whether the configured keys open both tokens, as far as is known `without_tokens`."""
+        """Whether the configured keys open both tokens; `without_tokens`, as far as is known."""
         if self.has_known_keys is not None and self._lacks_tokens():
             return self.has_known_keys
         try:
@@ -261,13 +261,13 @@ class BusinessAccount(EncryptedModel):
 
     @property
     def granted_scopes(self) -> list[str]:
-        """``scopes``, whatever JSON the column holds: it is no list of texts if others wrote it."""
+        """``scopes`` as a list of texts, even if the column holds other JSON."""
         scopes = self.scopes if isinstance(self.scopes, list) else []
         return [scope for scope in scopes if isinstance(scope, str)]
 
     @property
     def missing_scopes(self) -> list[str]:
-        """Scopes that the site asks for and the account holder did not grant, sorted."""
+        """Scopes that the site asks for and the account holder has not granted, sorted."""
         return sorted(set(conf.usable("SCOPES")) - set(self.granted_scopes))
 
     @property
@@ -277,7 +277,7 @@ class BusinessAccount(EncryptedModel):
 
     @property
     def profile_link(self) -> str:
-        """An https address of the profile on TikTok's own site, or ""."""
+        """An https URL of the profile on TikTok's own site, or ""."""
         host = https_host(self.profile_url)
         if host == "tiktok.com" or host.endswith(".tiktok.com"):
             return self.profile_url
@@ -285,10 +285,10 @@ class BusinessAccount(EncryptedModel):
 
     @property
     def picture_url(self) -> str:
-        """The profile picture's address, or "" when there is none to show any more.
+        """The URL of the profile picture, or "" if there is none, or none any more.
 
-        TikTok's picture addresses are temporary: ``x-expires`` holds the Unix second at which they
-        end (API for Business, GET /business/get/, seen 2026-11-22).
+        TikTok's picture URLs are temporary: ``x-expires`` holds the Unix second at which they end
+        (API for Business, GET /business/get/, seen 2026-11-22).
         """
         if not self.profile_image_url:
             return ""
@@ -296,7 +296,7 @@ class BusinessAccount(EncryptedModel):
             parts = urlsplit(self.profile_image_url)
             expires_at = parse_qs(parts.query).get("x-expires", [""])[0]
             has_ended = expires_at.isdecimal() and int(expires_at) <= timezone.now().timestamp()
-            # The simulator serves the pictures of its own accounts, without TLS.
+            # The simulator serves the pictures of its accounts itself, without TLS.
             api = urlsplit(conf.API_BASE_URL)
         except (ValueError, ConfigurationError):
             return ""

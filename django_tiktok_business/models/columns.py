@@ -16,7 +16,8 @@ NO_FAILURE: dict[str, Any] = {
     "last_error_request_id": "",
 }
 
-# What a refresh, a rejection or a disconnect changes; the caller's other attributes are its own.
+# The columns that a refresh, a rejection or a disconnect changes; the caller keeps its values of
+# all others.
 CREDENTIAL_COLUMNS = (
     "access_token",
     "refresh_token",

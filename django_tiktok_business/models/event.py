@@ -8,16 +8,13 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from .metrics import _ACCOUNT
-
 __all__ = ["ConnectionEvent"]
 
 
 class ConnectionEvent(models.Model):
-    """Something that happened to a connection. Holds no secret; texts of TikTok are untrusted.
+    """Something that happened to a connection. Holds no secret; TikTok's texts are untrusted.
 
-    The same thing again in a row (a daily refresh, a failure with the same code) is counted in one
-    event instead of many.
+    Repetitions in a row (a daily refresh, a failure with the same code) are counted in one event.
     """
 
     class Kind(models.TextChoices):
@@ -26,14 +23,17 @@ class ConnectionEvent(models.Model):
         REFRESHED = "refreshed", _("refreshed")
         """The access token was renewed."""
         FAILED = "failed", _("refresh failed")
-        """For a passing reason: it is tried again."""
+        """For a temporary reason: it is tried again."""
         REJECTED = "rejected", _("rejected by TikTok")
         """The account has to be connected again."""
         SCOPES_CHANGED = "scopes_changed", _("permissions changed")
         DISCONNECTED = "disconnected", _("disconnected")
 
     account = models.ForeignKey(
-        _ACCOUNT, verbose_name=_("account"), on_delete=models.CASCADE, related_name="events"
+        "BusinessAccount",
+        verbose_name=_("account"),
+        on_delete=models.CASCADE,
+        related_name="events",
     )
     kind = models.CharField(_("what happened"), max_length=32, choices=Kind.choices)
     at = models.DateTimeField(_("first at"), default=timezone.now)
@@ -59,7 +59,7 @@ class ConnectionEvent(models.Model):
         return self.get_kind_display()
 
     def changed_scopes(self) -> list[str]:
-        """ "+" and what was added, "−" and what was removed; whatever JSON the columns hold."""
+        """Added scopes with "+" and removed ones with "−"; ignores JSON that is not a list."""
         columns = (("+", self.scopes_added), ("\N{MINUS SIGN}", self.scopes_removed))
         return [
             f"{sign}{scope}"

@@ -37,15 +37,15 @@ OVERDUE_AFTER = timedelta(hours=1)  # of an access token that nobody has renewed
 
 class Status(models.TextChoices):
     ACTIVE = "active", _("active")
-    """The tokens are renewed when they are due."""
+    """The tokens are refreshed when they are due."""
     REAUTHORIZATION_REQUIRED = "reauthorization_required", _("reauthorization required")
-    """TikTok rejected the tokens; they are kept, and a new consent makes it active again."""
+    """TikTok rejected the tokens; they are kept. A new consent makes the account active again."""
     REVOKED = "revoked", _("revoked")
     """Disconnected; the tokens are gone."""
 
 
 def warning_period() -> timedelta:
-    """How long before its end a consent is reported."""
+    """How long before its end a consent is reported as ending soon."""
     return timedelta(days=conf.usable("REAUTHORIZATION_WARNING_DAYS"))
 
 
@@ -101,7 +101,7 @@ class _State:
 
 
 class Health(models.TextChoices):
-    """What a person wants to know about a connection, worst first; derived, never stored."""
+    """The state of a connection as people see it, worst first; derived, never stored."""
 
     REVOKED = (
         "revoked",
@@ -163,7 +163,7 @@ class Health(models.TextChoices):
         ),
         _("retrying"),
     )
-    """The last refresh failed for a passing reason."""
+    """The last refresh failed for a temporary reason."""
 
     EXPIRES_SOON = (
         "expires_soon",
@@ -226,9 +226,9 @@ class Health(models.TextChoices):
 
 
 def health_in_database() -> Case:
-    """An expression: the `Health` in which `in_health` finds the account."""
+    """An expression for the `Health` in which `in_health` finds the account."""
     moment = _Moment.current()
-    # Most are healthy, so that is looked at first: no two of the conditions hold at once.
+    # Most are healthy, so that comes first: the order does not matter, as only one condition holds.
     cases = [
         When(health._state.in_database(moment), then=Value(health.value))
         for health in reversed(Health)
@@ -237,7 +237,7 @@ def health_in_database() -> Case:
 
 
 def overdue_condition(app_id: str) -> Q:
-    """Tokens of the app that ended OVERDUE_AFTER ago, though a batch was free to try ever since."""
+    """The app's tokens that ended OVERDUE_AFTER ago, though a batch could refresh them since."""
     now = timezone.now()
     long_ago = now - OVERDUE_AFTER
     late = Q(access_token_expires_at__lte=long_ago, app_id=app_id)

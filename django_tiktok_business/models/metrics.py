@@ -9,23 +9,24 @@ from django.utils.translation import gettext_lazy as _
 
 __all__ = ["DailyMetrics"]
 
-_ACCOUNT = "tiktok_business.BusinessAccount"
-
 
 def _count_column(name: Any) -> models.BigIntegerField[int | None, int | None]:
     return models.BigIntegerField(name, null=True, blank=True)
 
 
 class DailyMetrics(models.Model):
-    """What TikTok told about one account and one day, in UTC (`metrics` of GET /business/get/).
+    """TikTok's statistics of one account for one day in UTC (`metrics` of GET /business/get/).
 
-    None means that TikTok did not say; it is no zero. A day without a row was not told either.
-    TikTok keeps 60 days; rows stay as long as the account does. Figures of the last two or three
-    days may still grow: TikTok counts with a delay.
+    None, like a missing row, means that TikTok gave no value; it is not zero. TikTok keeps 60 days;
+    rows stay as long as the account does. The values of the last two or three days may still grow,
+    because TikTok counts with a delay.
     """
 
     account = models.ForeignKey(
-        _ACCOUNT, verbose_name=_("account"), on_delete=models.CASCADE, related_name="daily_metrics"
+        "BusinessAccount",
+        verbose_name=_("account"),
+        on_delete=models.CASCADE,
+        related_name="daily_metrics",
     )
     date = models.DateField(_("date"), help_text=_("The day in UTC, as TikTok counts."))
 
@@ -51,7 +52,7 @@ class DailyMetrics(models.Model):
         blank=True,
         help_text=_("How many followers were active in each hour: 24 numbers, or nothing."),
     )
-    # As the profile had them when it was last synced on that day.
+    # From the profile, as last synced on that day.
     following_count = _count_column(_("following"))
     likes_count = _count_column(_("likes in all"))
     videos_count = _count_column(_("videos"))

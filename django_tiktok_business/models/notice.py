@@ -1,4 +1,4 @@
-"""`Notice`: who was notified about what."""
+"""`Notice`: which notices about an account have been sent."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from typing import ClassVar
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from .metrics import _ACCOUNT
-
 __all__ = ["Notice"]
 
 
 class Notice(models.Model):
-    """That people were told about an account, and what: the memory of `notices`.
+    """Who was last notified about an account, so that `notices` notifies only once.
 
-    One row for each account and kind, about the last time. It names the consent and the token pair
-    that it was about, so that nobody who changes an account has to know of it.
+    One row for each account and kind. It names the consent and the token pair that it was about, so
+    that code that changes an account need not update it.
     """
 
     class Kind(models.TextChoices):
@@ -27,13 +25,16 @@ class Notice(models.Model):
         CONSENT_ENDS_SOON_SIGNAL = "consent_ends_soon_signal", _("consent ends soon (signal)")
 
     account = models.ForeignKey(
-        _ACCOUNT, verbose_name=_("account"), on_delete=models.CASCADE, related_name="notices"
+        "BusinessAccount",
+        verbose_name=_("account"),
+        on_delete=models.CASCADE,
+        related_name="notices",
     )
     kind = models.CharField(_("what is told"), max_length=32, choices=Kind.choices)
     consent_at = models.DateTimeField(_("consent of"))
     credentials_version = models.BigIntegerField()
     claimed_until = models.DateTimeField()
-    """Nobody else tells before then; afterwards it is due again, unless it was told."""
+    """Until then no other process sends it; after that it is due again, unless it was sent."""
     told_at = models.DateTimeField(_("told at"), null=True, blank=True)
 
     objects: ClassVar[models.Manager[Notice]] = models.Manager()
