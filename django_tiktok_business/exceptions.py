@@ -1,37 +1,45 @@
-"""The errors of this package, by what the caller can do about them.
+"""The errors that this package raises, grouped by what the caller can do about them.
 
 ::
 
-    ConfigurationError (ImproperlyConfigured)     so that no broad except hides it
+    ConfigurationError (ImproperlyConfigured)     not caught with the errors below
 
     TikTokBusinessError
     ├── RetryableError                            nothing is lost: try again later
     │   ├── AccountBusyError                      another worker or transaction holds the account
-    │   ├── ConnectionFailedError                 no answer; TikTok may have acted on the request
+    │   ├── ConnectionFailedError                 no response; TikTok may have acted on the request
     │   │   └── ConnectionNotMadeError            the request never reached TikTok
-    │   ├── RateLimitError          (APIError)    wait: `retry_after` seconds, when known
-    │   ├── ServerError             (APIError)    TikTok's servers failed
-    │   └── InvalidResponseError    (APIError)    the answer does not have the documented shape
+    │   ├── RateLimitError          (APIError)    wait for `retry_after` seconds, if known
+    │   ├── ServerError             (APIError)    TikTok failed
+    │   └── InvalidResponseError    (APIError)    the response is not of the documented shape
     ├── APIError                                  TikTok refused; see its attributes
     │   ├── AccessTokenRejectedError              refresh, then try once more
     │   ├── ReauthorizationRequired               the account holder has to connect again
     │   ├── PermissionDeniedError                 a scope (or the object) is not granted
     │   ├── AuthorizationCodeRejectedError        start the browser flow again
-    │   └── AppConfigurationError                 fix the configuration
-    │       └── AppCredentialsRejectedError       ... of the app's credentials: no call can succeed
+    │   └── AppConfigurationError                 fix the app's configuration
+    │       └── AppCredentialsRejectedError       fix APP_ID and APP_SECRET; no call can succeed
     ├── DecryptionError                           no configured key decrypts the stored token
     ├── AccountOwnedByAnotherUserError            another user has connected the account
-    └── AccountGoneError                          the account's row is deleted, or not visible yet
+    └── AccountGoneError                          the account's row is deleted, or not committed yet
 
-No message, argument or attribute ever holds a token, an authorization code or a secret. API errors
-have no cause, since the exceptions of `requests` carry the whole request.
+No message, argument or attribute holds a token, an authorization code or a secret. API errors are
+raised without a cause, because the exceptions of `requests` carry the whole request.
+
+Each class has a ``remedy``: what to do about the error. A remedy for the people who use the site is
+translated, and the site's pages show it. The others are in English, for the developer who catches
+the error.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.translation import gettext_lazy as _
+
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
 
 __all__ = [
     "APIError",
@@ -59,17 +67,19 @@ __all__ = [
 class ConfigurationError(ImproperlyConfigured):
     """A setting is missing or wrong."""
 
+    remedy: ClassVar[StrOrPromise] = _("The configuration of the app has to be corrected.")
+
 
 class TikTokBusinessError(Exception):
-    """Base of all run-time errors; ``remedy`` says what the caller can do."""
+    """Base of all errors at run time."""
 
-    remedy: ClassVar[str] = "Report this to whoever runs the site."
+    remedy: ClassVar[StrOrPromise] = "Report this to the people who run the site."
 
 
 class RetryableError(TikTokBusinessError):
-    """A temporary failure: the stored tokens are unchanged and probably valid."""
+    """The stored tokens are unchanged and probably still valid: try again later."""
 
-    remedy = "Try again later."
+    remedy: ClassVar[StrOrPromise] = _("Nothing is lost: try again later.")
 
 
 class AccountBusyError(RetryableError):
@@ -77,21 +87,21 @@ class AccountBusyError(RetryableError):
 
 
 class ConnectionFailedError(RetryableError):
-    """No complete answer arrived; TikTok may have acted on the request."""
+    """No complete response arrived; TikTok may or may not have acted on the request."""
 
 
 class ConnectionNotMadeError(ConnectionFailedError):
-    """The request never reached TikTok: DNS, TLS, a refused connection, a connect time-out."""
+    """The request never reached TikTok: DNS, refused connection, TLS, connect timeout."""
 
 
 class APIError(TikTokBusinessError):
-    """TikTok answered with an error that repeating the call will not change.
+    """TikTok returned an error that repeating the call does not change.
 
-    ``code`` and ``message`` are TikTok's; ``code`` is None when the answer has none. TikTok's
-    support asks for ``request_id`` ("" when unknown). ``http_status`` is an int or None.
+    ``code`` is TikTok's error code, or None. ``message`` is TikTok's text. ``request_id`` is what
+    TikTok's support asks for, or "". ``http_status`` is an int, or None.
     """
 
-    remedy = "Do not repeat the call; see the message."
+    remedy: ClassVar[StrOrPromise] = "Do not repeat the call; see the message."
 
     def __init__(
         self,
@@ -118,20 +128,20 @@ class APIError(TikTokBusinessError):
 
 
 class RateLimitError(RetryableError, APIError):
-    """TikTok asks for fewer calls, or the shared rate limit allows none at present.
+    """TikTok asks for fewer calls, or the shared rate limit allows none at the moment.
 
-    ``retry_after``: the seconds until calls are allowed again, None when unknown.
+    ``retry_after`` is the number of seconds until calls are made again, or None if unknown.
     """
 
     retry_after: float | None = None
 
 
 class ServerError(RetryableError, APIError):
-    """TikTok's servers failed or are under maintenance."""
+    """TikTok failed on its side, or is under maintenance."""
 
 
 class InvalidResponseError(RetryableError, APIError):
-    """The answer does not have the documented shape (HTML, cut off, a missing field)."""
+    """The response is not of the documented shape (HTML, truncated, a field missing)."""
 
 
 class AccessTokenRejectedError(APIError):
@@ -143,37 +153,35 @@ class AccessTokenRejectedError(APIError):
 class ReauthorizationRequired(APIError):  # noqa: N818 -- the name is part of the public contract
     """Only the account holder can renew the connection."""
 
-    remedy = "Ask the account holder to connect the account again."
+    remedy = _("The account has to be connected again.")
 
 
 class PermissionDeniedError(APIError):
     """A scope is not granted, or the object belongs to another account."""
 
-    remedy = "Reconnect the account and grant the missing scope."
+    remedy = _("Connect the account again and grant the missing permission.")
 
 
 class AuthorizationCodeRejectedError(APIError):
-    """The authorization code has expired, was used before, or belongs to another app."""
+    """The authorization code has expired, is already used, or belongs to another app."""
 
     remedy = "Start connecting again from the beginning."
 
 
 class AppConfigurationError(APIError):
-    """TikTok refuses the configuration: endpoint, API version or app permissions."""
+    """TikTok refuses the configured endpoint, API version or app permissions."""
 
-    remedy = "Fix the configuration of the app."
+    remedy = _("The configuration of the app has to be corrected.")
 
 
 class AppCredentialsRejectedError(AppConfigurationError):
     """TikTok refuses APP_ID and APP_SECRET, or has blocked the app."""
 
-    remedy = "Fix APP_ID and APP_SECRET, or have TikTok unblock the app."
-
 
 class DecryptionError(TikTokBusinessError):
-    """No configured key decrypts a stored token; the message names the account and the key."""
+    """A stored token cannot be decrypted; the message names the account and the key."""
 
-    remedy = "Restore the missing encryption key, or reconnect the account."
+    remedy = _("Restore the missing encryption key, or connect the account again.")
 
 
 class AccountOwnedByAnotherUserError(TikTokBusinessError):

@@ -10,18 +10,10 @@ from typing import TYPE_CHECKING
 
 from django.utils import timezone
 from django.utils.formats import date_format, number_format
+from django.utils.functional import Promise
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
-
-from .exceptions import (
-    AppConfigurationError,
-    ConfigurationError,
-    DecryptionError,
-    PermissionDeniedError,
-    ReauthorizationRequired,
-    RetryableError,
-)
+from django.utils.translation import ngettext
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,24 +43,6 @@ _UNITS: tuple[tuple[timedelta, int, Callable[[int], str]], ...] = (
     (timedelta(hours=48), 3_600, lambda num: ngettext("%(num)d hour", "%(num)d hours", num)),
     (timedelta(days=60), 86_400, lambda num: ngettext("%(num)d day", "%(num)d days", num)),
     (timedelta.max, 2_629_746, lambda num: ngettext("%(num)d month", "%(num)d months", num)),
-)
-
-# What can be done, by the kind of error; the first that fits.
-_ADVICE = (
-    (ReauthorizationRequired, gettext_lazy("The account has to be connected again.")),
-    (
-        DecryptionError,
-        gettext_lazy("Restore the missing encryption key, or connect the account again."),
-    ),
-    (
-        PermissionDeniedError,
-        gettext_lazy("Connect the account again and grant the missing permission."),
-    ),
-    (
-        (AppConfigurationError, ConfigurationError),
-        gettext_lazy("The configuration of the app has to be corrected."),
-    ),
-    (RetryableError, gettext_lazy("Nothing is lost: try again later.")),
 )
 
 
@@ -142,6 +116,7 @@ def health_badge(account: BusinessAccount) -> SafeString:
 
 
 def explanation(error: Exception) -> str:
-    """What can be done about an error, and what TikTok said with its code and request id."""
-    advice = next((advice for kind, advice in _ADVICE if isinstance(error, kind)), None)
-    return f"{error} {advice}" if advice else str(error)
+    """What went wrong, with TikTok's code and request id, and what people can do about it."""
+    remedy = getattr(error, "remedy", None)
+    # Remedies for people are translated; the others are for developers, in English.
+    return f"{error} {remedy}" if isinstance(remedy, Promise) else str(error)

@@ -23,7 +23,7 @@ from django_tiktok_business.exceptions import (
 def test_temporary_api_errors_are_retryable(error_class: type[APIError]) -> None:
     assert issubclass(error_class, RetryableError)
     assert issubclass(error_class, APIError)
-    assert error_class.remedy == "Try again later."
+    assert error_class.remedy == "Nothing is lost: try again later."
 
 
 @pytest.mark.parametrize("name", sorted({*exceptions.__all__} - {"ConfigurationError"}))

@@ -61,7 +61,7 @@ ALONE = {
 # The cores that run without Django, or with next to nothing of it.
 DJANGO_ALLOWED_IN: dict[str, set[str]] = {
     "encryption.cipher": set(),
-    "exceptions": {"django.core.exceptions"},
+    "exceptions": {"django.core.exceptions", "django.utils.translation"},
     "masking": set(),
     "simulator": set(),
 }
