@@ -31,7 +31,6 @@ from django_tiktok_business.conf.settings import SETTINGS
 from django_tiktok_business.conf.validators import REQUIRED
 from django_tiktok_business.exceptions import ReauthorizationRequired
 from django_tiktok_business.models import BusinessAccount
-from django_tiktok_business.services import accounts
 from django_tiktok_business.simulator.__main__ import main as simulator_main
 from tests.support.factories import connect, make_user
 from tests.support.newcomer import (
@@ -97,7 +96,7 @@ def test_errors_in_the_table_exist() -> None:
 
 
 def test_public_functions_and_signals_are_named() -> None:
-    functions = {name for name in accounts.__all__ if name.islower()}
+    functions = {name for name in services.__all__ if name.islower()}
     # Connecting is the business of the views: nobody else gets an authorization code.
     functions -= {"connect_account"}
     assert functions == {name for name in functions if re.search(rf"\b{name}\b", README)}
