@@ -1,8 +1,8 @@
-"""What a site does with its TikTok Business accounts: connect, use, renew, disconnect.
+"""The Python API: connect TikTok Business accounts, use, refresh and disconnect them.
 
-Everything here commits what TikTok has issued on its own: a transaction of the caller that is
-rolled back afterwards does not take a token pair with it. Errors are those of
-`django_tiktok_business.exceptions`; a wrong setting raises `ConfigurationError`.
+Whatever TikTok has issued is committed independently of the caller's transaction, so that a
+rollback does not lose a token pair. Errors come from `django_tiktok_business.exceptions`; a wrong
+setting raises `ConfigurationError`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Hand out access tokens that work, renewing them when needed."""
+"""Hand out valid access tokens, and refresh them when necessary."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from django.db import router
 
 from django_tiktok_business.conf import conf
-from django_tiktok_business.db import writes
+from django_tiktok_business.db.writes import commit_independently
 from django_tiktok_business.exceptions import ReauthorizationRequired
 from django_tiktok_business.models import BusinessAccount
-from django_tiktok_business.tokens import refresh
+from django_tiktok_business.tokens.refresh import refresh_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,14 +24,14 @@ ACCESS_TOKEN_LIFETIME_SECONDS = 86400  # "Accounts API - Authorization", 2026-09
 
 
 def get_access_token(account: BusinessAccount, *, min_validity_seconds: float | None = None) -> str:
-    """Return an access token that is valid for at least ``min_validity_seconds`` more.
+    """Return an access token that stays valid for at least ``min_validity_seconds``.
 
-    Default: REFRESH_MARGIN_SECONDS. With a good token in hand this takes no query and no call.
-    Otherwise the account is refreshed, once across all threads and processes: the others wait for
-    the result, and ``account`` is updated in place.
+    The default is REFRESH_MARGIN_SECONDS. If the token in ``account`` is valid for that long, this
+    makes no query and no call. Otherwise it refreshes the account, once across all threads and
+    processes: the others wait for the result. Updates ``account`` in place.
 
-    Raises `ReauthorizationRequired` when only the account holder can help, a `RetryableError` when
-    it may work later, `DecryptionError`, and ValueError for a validity that no token has.
+    Raises `ReauthorizationRequired` if only the account holder can help, `RetryableError` if it may
+    work later, `DecryptionError`, and ValueError for a validity that no token has.
     """
     seconds = conf.REFRESH_MARGIN_SECONDS if min_validity_seconds is None else min_validity_seconds
     if not 0 <= seconds < ACCESS_TOKEN_LIFETIME_SECONDS:
@@ -39,10 +39,10 @@ def get_access_token(account: BusinessAccount, *, min_validity_seconds: float | 
             f"min_validity_seconds must be at least 0 and below {ACCESS_TOKEN_LIFETIME_SECONDS}, "
             "the lifetime of TikTok's access tokens."
         )
-    # What is in hand decides only when it is good: another worker may have renewed the row since.
+    # A token that is not valid decides nothing: another worker may have refreshed the row since.
     if account.status == BusinessAccount.Status.ACTIVE:
         expires_at = account.access_token_expires_at
-        # As is_access_token_valid_for() does, in a third of the time: most calls end here.
+        # Does what is_access_token_valid_for() does, in a third of the time: most calls end here.
         is_in_time = (
             expires_at is not None
             and expires_at.tzinfo is not None
@@ -59,20 +59,19 @@ def get_access_token(account: BusinessAccount, *, min_validity_seconds: float | 
         is_active = row.status == BusinessAccount.Status.ACTIVE
         return is_active and row.is_access_token_valid_for(period) and bool(row.access_token)
 
-    refresh_row(
-        account, is_fresh_enough=is_fresh_enough, record_success=False
-    )  # somebody waits for the token
-    if account.status != BusinessAccount.Status.ACTIVE:  # by a receiver, or just now
+    # Somebody is waiting for the token, so no time is spent on recording the success.
+    refresh_row(account, is_fresh_enough=is_fresh_enough, record_success=False)
+    if account.status != BusinessAccount.Status.ACTIVE:  # a receiver, or another worker, changed it
         raise _needs_reauthorization(account)
     renewed: str = account.access_token
     return renewed
 
 
 def refresh_account(account: BusinessAccount) -> BusinessAccount:
-    """Refresh now, or await the refresh that another worker has under way; updates ``account``.
+    """Refresh now, or wait for the refresh that another worker has started; updates ``account``.
 
-    Works for an account in ``reauthorization_required`` too: when TikTok accepts its refresh token
-    after all, it is active again. Raises as `get_access_token` does.
+    Also works for an account in ``reauthorization_required``: if TikTok accepts its refresh token
+    after all, the account is active again. Raises the same errors as `get_access_token`.
     """
     return refresh_row(account, is_fresh_enough=lambda row: False)
 
@@ -83,9 +82,10 @@ def refresh_row(
     is_fresh_enough: Callable[[BusinessAccount], bool],
     record_success: bool = True,
 ) -> BusinessAccount:
+    """Refresh the account's row unless it ``is_fresh_enough``, and bring ``account`` up to date."""
     using = database_of(account)
-    row = writes.commit_independently(
-        lambda: refresh.refresh_once(
+    row = commit_independently(
+        lambda: refresh_once(
             account.pk, using, is_fresh_enough=is_fresh_enough, record_success=record_success
         ),
         using,
@@ -105,5 +105,5 @@ def _needs_reauthorization(account: BusinessAccount) -> ReauthorizationRequired:
 
 
 def database_of(account: BusinessAccount) -> str:
-    # The one that is written to: a replica may still hold tokens that are gone.
+    """The database that the account is written to: a replica may still hold replaced tokens."""
     return router.db_for_write(BusinessAccount, instance=account)

@@ -1,4 +1,4 @@
-"""Connect, refresh, sync and disconnect accounts."""
+"""Connect and disconnect accounts, refresh their tokens and sync their profiles."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError, router
 
-from django_tiktok_business.api import factory
+from django_tiktok_business.api.factory import limiter_from_settings
 from django_tiktok_business.conf import conf
-from django_tiktok_business.db import writes
-from django_tiktok_business.exceptions import (
-    TikTokBusinessError,
-)
+from django_tiktok_business.db.writes import commit_independently
+from django_tiktok_business.exceptions import TikTokBusinessError
 from django_tiktok_business.masking import Secret
 from django_tiktok_business.models import BusinessAccount, BusinessAccountQuerySet
 from django_tiktok_business.notices.send import deferred, send_due
-from django_tiktok_business.sync import metrics
-from django_tiktok_business.sync import profile as profile_sync
-from django_tiktok_business.tokens import batch, connect, disconnect
+from django_tiktok_business.sync import metrics, profile
+from django_tiktok_business.tokens.batch import refresh_accounts
+from django_tiktok_business.tokens.connect import connect
+from django_tiktok_business.tokens.disconnect import disconnect
 from django_tiktok_business.tokens.due import Due
 from django_tiktok_business.tokens.pool import CallPool
 
@@ -46,15 +45,15 @@ logger = logging.getLogger("tiktok_business")
 
 
 def connect_account(user: Any, *, code: str, redirect_uri: str) -> BusinessAccount:
-    """Exchange an authorization code and store the account as connected by ``user``.
+    """Exchange an authorization code for tokens and store the account, owned by ``user``.
 
-    ``redirect_uri`` must be the one that the authorization URL had. The profile is not asked for:
-    call `sync_profile` afterwards. An account that another user owns raises
-    `AccountOwnedByAnotherUserError`, unless ``user`` may change accounts: then its tokens are
-    renewed and the owner stays. Sends ``account_connected``.
+    ``redirect_uri`` must be the one in the authorization URL. The profile is not fetched: call
+    `sync_profile` afterwards. Raises `AccountOwnedByAnotherUserError` if another user owns the
+    account, unless ``user`` may change accounts: then its tokens are replaced and the owner stays.
+    Sends ``account_connected``.
     """
-    code = Secret(code)  # an error report shows the variables' reprs
-    return connect.connect(user, code=code, redirect_uri=redirect_uri)
+    code = Secret(code)  # an error report shows the reprs of variables
+    return connect(user, code=code, redirect_uri=redirect_uri)
 
 
 def refresh_due_accounts(
@@ -70,21 +69,21 @@ def refresh_due_accounts(
     stop: threading.Event | None = None,
     sync_seconds: float = math.inf,
 ) -> RefreshReport:
-    """Refresh the active accounts whose access tokens expire ``within`` that time.
+    """Refresh the active accounts whose access tokens expire ``within`` this time.
 
-    ``accounts`` (a queryset or any iterable) narrows the choice, ``limit`` bounds the number of
-    accounts tried. Defaults come from the settings. ``on_result`` is called for each account.
-    Accounts that kept failing for passing reasons wait for their next attempt, unless
-    ``ignore_backoff``. When all tokens are safe, people are told which accounts have to be
-    connected again (NOTIFY); then ``sync_profiles`` asks for the profiles of the refreshed
-    accounts, until ``sync_seconds`` after the beginning of the run. A mail or a profile that fails
-    is logged and changes nothing. Setting ``stop`` ends the run early: calls in flight are
-    finished and saved.
+    ``accounts`` (a queryset or any iterable) restricts the run to these accounts, and ``limit`` to
+    this number. Defaults come from the settings. ``on_result`` is called for each account. Accounts
+    that keep failing for temporary reasons wait for their next attempt, unless ``ignore_backoff``.
 
-    One account's trouble never stops the others. The run stops early when TikTok refuses the app's
-    credentials, is evidently down, or goes on to refuse calls for their rate. Inside a transaction
-    the run has a thread and a connection of its own, to which ``on_result`` and the receivers of
-    signals belong.
+    Once all tokens are stored, NOTIFY is mailed about the accounts that have to be connected again.
+    Then, with ``sync_profiles``, the profiles of the refreshed accounts are synced, until
+    ``sync_seconds`` after the start of the run. A mail or a profile that fails is logged and
+    changes nothing. Set ``stop`` to end the run early: open calls are finished and stored.
+
+    An account that fails does not stop the others. The run stops early if TikTok rejects the app's
+    credentials, is down, or keeps rejecting calls because of their rate. Inside a transaction, the
+    run uses a thread and a database connection of its own; ``on_result`` and signal receivers run
+    there too.
     """
     stop = stop or threading.Event()
     using = router.db_for_write(BusinessAccount)
@@ -92,12 +91,12 @@ def refresh_due_accounts(
     if isinstance(accounts, BusinessAccountQuerySet) and not (
         accounts.query.is_sliced or accounts.query.combinator
     ):
-        # As a subquery: joins give rows twice, and an order of its own would turn ours round.
+        # A subquery, because joins repeat rows and the queryset's own order would replace ours.
         rows = rows.filter(pk__in=accounts.using(using).order_by().values("pk"))
     elif accounts is not None:
         rows = rows.filter(pk__in=[account.pk for account in accounts])
     within = timedelta(seconds=conf.REFRESH_WITHIN_SECONDS) if within is None else within
-    limiter = factory.limiter_from_settings(requests_per_minute)
+    limiter = limiter_from_settings(requests_per_minute)
     calls = CallPool(concurrency or conf.REFRESH_CONCURRENCY, limiter)
     sync_ends_at = time.monotonic() + sync_seconds
 
@@ -105,52 +104,50 @@ def refresh_due_accounts(
         due = Due.now(rows, within, ignores_backoff=ignore_backoff)
         with calls:
             with deferred() as rejected:
-                report = batch.refresh_accounts(
+                report = refresh_accounts(
                     due, calls, limit=limit, stop=stop, on_result=on_result or (lambda result: None)
                 )
             if not stop.is_set():
                 send_due(rows, rejected=rejected)
             if sync_profiles and report.stopped is None:
-                profile_sync.sync_refreshed(
-                    rows,
-                    calls,
-                    since=due.began_at,
-                    stop=stop,
-                    ends_at=sync_ends_at,
+                profile.sync_refreshed(
+                    rows, calls, since=due.began_at, stop=stop, ends_at=sync_ends_at
                 )
         return report
 
-    return writes.commit_independently(run, using)
+    return commit_independently(run, using)
 
 
 def sync_profile(account: BusinessAccount) -> BusinessAccount:
-    """Ask TikTok for the profile and store it; updates ``account``. Sends ``profile_synced``.
+    """Fetch the profile from TikTok and store it. Updates ``account``, sends ``profile_synced``.
 
-    Only fields that the granted scopes allow are asked for. When TikTok refuses all the same, the
-    scopes are asked for afresh and the basic fields tried: the account stays connected. What
-    TikTok leaves out does not overwrite what is known.
+    Only the fields that the granted scopes allow are requested. If TikTok refuses these too, the
+    scopes are fetched again and only the basic fields requested; the account stays connected.
+    Fields that TikTok leaves out keep their stored values.
 
-    Once a day, when the account's ``user.insights`` are granted, its daily figures are asked for as
-    well and kept as `DailyMetrics`. Trouble with them is logged and changes nothing else.
+    Once a day, if ``user.insights`` is granted, the account's daily metrics are fetched as well and
+    stored as `DailyMetrics`. A failure to do so is logged and changes nothing else.
     """
     using = database_of(account)
     with account_client(account) as client:
-        changes = client.with_token(lambda caller: profile_sync.fetch(account, caller))
-        profile_sync.store(account, changes, using)
+        changes = client.with_token(lambda authorized: profile.fetch(account, authorized))
+        profile.store(account, changes, using)
         if metrics.is_due(account):
             try:
                 metrics.store(account, metrics.fetch(account, client), using)
             except (TikTokBusinessError, DatabaseError) as error:
-                logger.warning("The metrics of %s were not synced: %s", account.open_id, error)
+                logger.warning(
+                    "The daily metrics of %s were not synced: %s", account.open_id, error
+                )
     return account
 
 
 def disconnect_account(account: BusinessAccount) -> TikTokBusinessError | None:
     """Revoke the grant at TikTok, then clear the tokens and mark the account ``revoked``.
 
-    The tokens are cleared also when TikTok cannot be told; the reason is then returned, None when
-    TikTok confirmed. Updates ``account``, sends ``account_disconnected``. Raises `AccountBusyError`
-    when the account is connected again meanwhile, and `AccountGoneError`.
+    Returns None if TikTok confirmed the revocation, or the error that prevented it: the tokens are
+    cleared either way. Updates ``account``, sends ``account_disconnected``. Raises
+    `AccountBusyError` if the account is connected again meanwhile, and `AccountGoneError`.
     """
     using = database_of(account)
-    return writes.commit_independently(lambda: disconnect.disconnect(account, using), using)
+    return commit_independently(lambda: disconnect(account, using), using)

@@ -1,4 +1,4 @@
-"""Act on many chosen accounts within one web request."""
+"""Act on many selected accounts within one web request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from django.db import router
 
-from django_tiktok_business.api import factory
+from django_tiktok_business.api.factory import limiter_from_settings
 from django_tiktok_business.api.outage import Breaker
 from django_tiktok_business.api.rate_limit import BATCH
 from django_tiktok_business.conf import conf
@@ -25,8 +25,8 @@ from django_tiktok_business.sync import profile
 from django_tiktok_business.tokens.pool import CallPool
 from django_tiktok_business.tokens.report import RefreshReport
 
-from . import access
-from . import accounts as accounts_module
+from .access import get_access_token
+from .accounts import refresh_due_accounts, sync_profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TROUBLE", "Attempts", "one_by_one", "refresh_tokens", "sync_profiles"]
 
-OUTAGE_THRESHOLD = 3  # failures of TikTok itself, one after the other, after which no more is tried
+OUTAGE_THRESHOLD = 3  # consecutive failures of TikTok itself after which nothing more is tried
 
-# gunicorn's time-out is 30 seconds; what is in flight when this is over has some left to be saved.
+# Half of gunicorn's default timeout of 30 seconds: open calls have the other half to be stored.
 LONGEST_SECONDS = 15.0
 TROUBLE = (TikTokBusinessError, ConfigurationError)
 _MISCONFIGURATION = (AppConfigurationError, ConfigurationError)
@@ -47,10 +47,11 @@ Attempts = list[tuple[BusinessAccount, Exception | None]]
 def one_by_one(
     accounts: Iterable[BusinessAccount], act: Callable[[BusinessAccount], object]
 ) -> Attempts:
-    """Act on one after the other; ``act`` returns or raises what went wrong.
+    """Call ``act`` with one account after the other; it returns or raises what went wrong.
 
-    For what cannot be undone, such as a disconnect: the first answer that TikTok gives to a wrong
-    configuration leaves the others as they are. These are missing in what is returned.
+    For actions that cannot be undone, such as a disconnect: the first error about the app's
+    configuration ends the run, and so do an outage of TikTok and LONGEST_SECONDS. The accounts
+    that were not tried are missing in the result.
     """
     ends_at = time.monotonic() + LONGEST_SECONDS
     attempts: Attempts = []
@@ -63,8 +64,8 @@ def one_by_one(
         error = returned if isinstance(returned, Exception) else None
         attempts.append((account, error))
         outage.record(error)
-        is_vain = outage.is_open or isinstance(error, _MISCONFIGURATION)
-        if is_vain or time.monotonic() > ends_at:
+        is_hopeless = outage.is_open or isinstance(error, _MISCONFIGURATION)
+        if is_hopeless or time.monotonic() > ends_at:
             break
     return attempts
 
@@ -72,16 +73,16 @@ def one_by_one(
 def refresh_tokens(
     accounts: Iterable[BusinessAccount], *, within: timedelta = _EVER
 ) -> RefreshReport:
-    """`services.refresh_due_accounts`, ended in time; also those that wait for their next attempt.
+    """Run `services.refresh_due_accounts` for at most LONGEST_SECONDS, ignoring back-off.
 
-    A web server that ends a request would end it between TikTok's answer and its being saved.
+    A web server that kills a slow request could kill it between TikTok's response and its storage.
     """
     stop = threading.Event()
     timer = threading.Timer(LONGEST_SECONDS, stop.set)
     timer.daemon = True
     timer.start()
     try:
-        return accounts_module.refresh_due_accounts(
+        return refresh_due_accounts(
             accounts=accounts, within=within, ignore_backoff=True, stop=stop
         )
     finally:
@@ -89,38 +90,36 @@ def refresh_tokens(
 
 
 def sync_profiles(accounts: Sequence[BusinessAccount]) -> Attempts:
-    """`services.sync_profile` for many: tokens first, then the profiles, each in the same pool.
+    """Sync many profiles as `services.sync_profile` does: first the tokens, then the profiles.
 
-    Missing in what is returned are those that were not tried, because TikTok is evidently down or
-    there was no time.
+    The accounts that were not tried, because TikTok is down or time ran out, are missing in the
+    result.
     """
     ends_at = time.monotonic() + LONGEST_SECONDS
     refresh_tokens(accounts, within=timedelta(seconds=conf.REFRESH_MARGIN_SECONDS))
-    attempts = one_by_one(accounts, access.get_access_token)
+    attempts = one_by_one(accounts, get_access_token)
     results: dict[int, Exception | None] = {
         account.pk: error for account, error in attempts if error is not None
     }
     ready = [account for account, error in attempts if error is None]
 
-    def note(account: BusinessAccount, error: Exception | None) -> None:
+    def keep_result(account: BusinessAccount, error: Exception | None) -> None:
         results[account.pk] = error
 
-    with CallPool(conf.REFRESH_CONCURRENCY, factory.limiter_from_settings()) as calls:
+    with CallPool(conf.REFRESH_CONCURRENCY, limiter_from_settings()) as calls:
         profile.sync_all(
             ready,
             calls,
             router.db_for_write(BusinessAccount),
             ahead_seconds=BATCH,
             may_go_on=lambda: time.monotonic() < ends_at,
-            on_result=note,
+            on_result=keep_result,
         )
-    # In time, but refused: as for one account, a new token is tried.
+    # Rejected although the token has not expired: tried with a new one, as for a single account.
     rejected = [
         account
         for account in ready
         if isinstance(results.get(account.pk), AccessTokenRejectedError)
     ]
-    results.update(
-        (account.pk, error) for account, error in one_by_one(rejected, accounts_module.sync_profile)
-    )
+    results.update((account.pk, error) for account, error in one_by_one(rejected, sync_profile))
     return [(account, results[account.pk]) for account in accounts if account.pk in results]

@@ -1,9 +1,9 @@
-"""The refresh in pieces, for queues: find what is due, refresh some accounts, sync some profiles.
+"""Split a refresh into jobs for a task queue: find due accounts, refresh a chunk, sync a chunk.
 
-Knows no queue: `celery_tasks` and `django_tasks` wrap it. What travels through a queue is primary
-keys. Nothing depends on a message arriving once, in order, or at all: what is still due when a
-chunk runs is refreshed under the same claims as by ``refresh_tokens``, the rest is left alone, and
-what was missed is found again the next time. So nothing here needs to be retried.
+Knows no queue: `celery_tasks` and `django_tasks` wrap these functions. Messages hold primary keys.
+Nothing depends on a message arriving once, in order, or at all: a chunk refreshes the accounts that
+are still due, under the same claims as ``refresh_tokens``, and leaves the rest alone. Accounts that
+were missed are found again the next time, so no job needs to be retried.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from django.db import router
 from django.utils import timezone
 
 from django_tiktok_business import cache
-from django_tiktok_business.api import factory
+from django_tiktok_business.api.factory import limiter_from_settings
 from django_tiktok_business.conf import conf
 from django_tiktok_business.db import clock
 from django_tiktok_business.interrupts import defer_signals, set_soon
@@ -32,7 +32,7 @@ from django_tiktok_business.tokens.due import Due
 from django_tiktok_business.tokens.pool import CallPool
 from django_tiktok_business.tokens.report import RefreshReport, RefreshResult
 
-from . import accounts
+from .accounts import refresh_due_accounts
 
 if TYPE_CHECKING:
     from django_tiktok_business.models import BusinessAccountQuerySet
@@ -52,22 +52,19 @@ __all__ = [
 
 logger = logging.getLogger("tiktok_business")
 
-# Ten seconds of a ceiling of 600 calls a minute: small enough to be waited for when a worker shuts
-# down, large enough that queue and chunk cost next to nothing beside the calls.
+# Ten seconds at 600 calls a minute: small enough for a worker that shuts down to wait for, large
+# enough that the cost of the queue is negligible beside that of the calls.
 CHUNK_SIZE: Final = 100
 
-# A message that waited longer is dropped: by then what it names has been handed out again.
+# A message that waited longer is ignored: its accounts have been handed out again by then.
 MESSAGE_LIFETIME_SECONDS: Final = 900
-LONGEST_RUN_SECONDS: Final = 600  # of one chunk; what is left of it stays due
+LONGEST_RUN_SECONDS: Final = 600  # of one chunk; the accounts that are left stay due
 
-# After TikTok was down, refused the app or asked for a pause: long enough for the other chunks of
-# the queue not to find out one by one, shorter than the time until they are handed out again.
+# After TikTok was down, rejected the app or asked for a pause: long enough that the other chunks in
+# the queue do not find out one by one, shorter than the time until they are handed out again.
 HALT_SECONDS: Final = 300
 CLOCK_TOLERANCE_SECONDS: Final = 5
 _running: set[threading.Event] = set()
-
-
-# What is due
 
 
 def due_chunks(
@@ -76,9 +73,9 @@ def due_chunks(
     chunk_size: int = CHUNK_SIZE,
     limit: int | None = None,
 ) -> Iterator[list[int]]:
-    """The primary keys of what a refresh would try now, most urgent first, in short lists.
+    """Yield the primary keys of the due accounts in lists, most urgent first.
 
-    Nothing is held open between two, and memory does not grow with the number of accounts.
+    No cursor stays open between two lists, and memory does not grow with the number of accounts.
     """
     if within_seconds is None:
         within_seconds = conf.REFRESH_WITHIN_SECONDS
@@ -94,10 +91,10 @@ def hand_out(
     within_seconds: float | None = None,
     chunk_size: int = CHUNK_SIZE,
 ) -> dict[str, Any]:
-    """Call ``send`` with each chunk of what is due; returns how many were sent.
+    """Call ``send`` with each chunk of due accounts; returns the numbers sent.
 
-    No more than REQUESTS_PER_MINUTE lets be refreshed before the messages expire: a queue that is
-    behind holds the same accounts several times otherwise.
+    Sends no more accounts than REQUESTS_PER_MINUTE allows to refresh before the messages expire.
+    Otherwise a queue with a backlog would hold the same accounts several times.
     """
     counts: dict[str, Any] = {"accounts": 0, "chunks": 0, "stopped": cache.halt_reason()}
     if counts["stopped"] is None:
@@ -106,18 +103,15 @@ def hand_out(
             send(chunk)
             counts["accounts"] += len(chunk)
             counts["chunks"] += 1
-    # A chunk tells about its own accounts: what is left are rejected ones, which are in no chunk.
+    # A chunk sends the notices about its own accounts. Rejected accounts are in no chunk.
     send_due(_accounts())
     return counts
 
 
 def is_stale(sent_at: datetime | None) -> bool:
-    """Whether a message has waited too long, for queues that do not drop such by themselves."""
+    """Whether a message has waited too long, for queues whose messages do not expire."""
     lifetime = timedelta(seconds=MESSAGE_LIFETIME_SECONDS)
     return sent_at is not None and sent_at < timezone.now() - lifetime
-
-
-# What is done about it
 
 
 def refresh_chunk(
@@ -126,12 +120,12 @@ def refresh_chunk(
     within_seconds: float | None = None,
     then: Callable[[list[int], float], object] | None = None,
 ) -> dict[str, Any]:
-    """Refresh those of the accounts that are still due; returns what became of how many.
+    """Refresh the accounts that are still due; returns the number of accounts by outcome.
 
-    ``then`` is called with what `sync_chunk` takes, if any account was refreshed.
+    If any account was refreshed, ``then`` is called with the arguments of `sync_chunk`.
     """
     clock.synchronize(_accounts().db)
-    # Seconds ago, because the clock may be measured anew before the accounts are refreshed.
+    # Some seconds early, because the clock may be measured again before the accounts are refreshed.
     since = clock.now() - CLOCK_TOLERANCE_SECONDS
     within = None if within_seconds is None else timedelta(seconds=within_seconds)
     refreshed: list[int] = []
@@ -143,7 +137,7 @@ def refresh_chunk(
 
     if report.stopped is None:
         with _stoppable() as stop:
-            report = accounts.refresh_due_accounts(
+            report = refresh_due_accounts(
                 within=within,
                 accounts=_accounts().filter(pk__in=pks),
                 on_result=collect,
@@ -165,17 +159,17 @@ def refresh_chunk(
 
 
 def sync_chunk(pks: Collection[int], *, since: float) -> dict[str, Any]:
-    """Sync the profiles of those of the accounts that were refreshed ``since`` then (Unix seconds).
+    """Sync the profiles of the accounts refreshed ``since`` this Unix time; returns their number.
 
-    What has been synced since is left alone. Uses what no token needs of the ceiling, as
-    ``refresh_tokens --sync-profiles`` does; returns how many were synced.
+    Profiles synced since then are left alone. Like ``refresh_tokens --sync-profiles``, this leaves
+    the rate limit to token requests.
     """
     stopped = cache.halt_reason()
     began_at = timezone.now()
     chosen = _accounts().filter(pk__in=pks)
     if stopped is None:
         clock.synchronize(chosen.db)
-        calls = CallPool(conf.REFRESH_CONCURRENCY, factory.limiter_from_settings())
+        calls = CallPool(conf.REFRESH_CONCURRENCY, limiter_from_settings())
         with _stoppable() as stop, calls:
             profile.sync_refreshed(
                 chosen,
@@ -190,25 +184,22 @@ def sync_chunk(pks: Collection[int], *, since: float) -> dict[str, Any]:
 
 
 def _accounts() -> BusinessAccountQuerySet:
-    # Where they are written: a replica may name what was refreshed a moment ago.
+    # Not from a replica, which may list accounts that were refreshed a moment ago.
     using = router.db_for_write(BusinessAccount)
     return BusinessAccount.objects.using(using).filter(app_id=conf.APP_ID)
 
 
-# Stopping
-
-
 def stop_running() -> None:
-    """Let each job of this process finish the calls it has in flight, save them and return."""
+    """Stop all jobs of this process: each finishes its open calls, stores them and returns."""
     for stop in list(_running):
         set_soon(stop)
 
 
 @contextmanager
 def _stoppable() -> Iterator[threading.Event]:
-    """An event that ends a job: after LONGEST_RUN_SECONDS, by `stop_running`, by a signal.
+    """Yield an event that is set after LONGEST_RUN_SECONDS, by `stop_running` or by a signal.
 
-    A signal takes its usual effect when the block is left, a second one of its kind at once.
+    A signal takes its usual effect when the block ends; a second one of its kind immediately.
     """
     stop = threading.Event()
     timer = threading.Timer(LONGEST_RUN_SECONDS, stop.set)

@@ -1,4 +1,4 @@
-"""The Accounts API for one account, always with a fresh token."""
+"""Call the Accounts API on behalf of one account, with a token that is always fresh."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from django_tiktok_business.api.oauth import OAuth
 from django_tiktok_business.api.profile import BusinessProfile
 from django_tiktok_business.db import clock
 from django_tiktok_business.exceptions import AccessTokenRejectedError, TikTokBusinessError
-from django_tiktok_business.sync import profile as profile_sync
-from django_tiktok_business.tokens import storage
+from django_tiktok_business.sync.profile import fields_for
+from django_tiktok_business.tokens.storage import mark_rejected
 
 from .access import database_of, get_access_token, refresh_row
 
@@ -31,16 +31,17 @@ T = TypeVar("T")
 
 
 def account_client(account: BusinessAccount) -> AccountClient:
-    """A client of the Accounts API that acts for ``account``; see `AccountClient`."""
+    """Return an `AccountClient`, which calls the Accounts API on behalf of ``account``."""
     return AccountClient(account)
 
 
 class AccountClient:
-    """The Accounts API for one account, always with a fresh token.
+    """Calls the Accounts API on behalf of one account, with a token that is always fresh.
 
-    A token that TikTok does not accept is renewed and the call repeated once; when the fresh token
-    is not accepted either, and TikTok does not know it, the account needs a new consent. Not
-    thread-safe. Usable in ``with``.
+    If TikTok rejects the token, it is refreshed and the call is repeated once. If TikTok rejects
+    the fresh token too, and does not know it, the account has to be connected again.
+
+    A context manager that closes its HTTP connections. Not thread-safe.
     """
 
     def __init__(self, account: BusinessAccount) -> None:
@@ -55,16 +56,16 @@ class AccountClient:
         self.close()
 
     def close(self) -> None:
-        """Give the HTTP connections back."""
+        """Close the HTTP connections."""
         self._client.close()
 
     def profile(self, *, fields: Iterable[str] | None = None) -> Profile:
-        """The account's profile; ``fields`` (TikTok's names) default to what the scopes allow."""
-        wanted = fields or profile_sync.fields_for(self.account.granted_scopes)
+        """Return the profile; ``fields`` (TikTok's names) default to what the scopes allow."""
+        wanted = fields or fields_for(self.account.granted_scopes)
         return BusinessProfile(self, self.account.open_id).profile(wanted)
 
     def token_info(self) -> TokenInfo:
-        """Which account and scopes TikTok says the access token has."""
+        """Return the account and the scopes that TikTok knows the access token for."""
         return self.with_token(lambda client: OAuth(client).token_info(self.account.access_token))
 
     def request(
@@ -75,11 +76,11 @@ class AccountClient:
         params: Mapping[str, Any] | None = None,
         json: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Call any endpoint of the Accounts API and return the answer's ``data``.
+        """Call any endpoint of the Accounts API and return the ``data`` of the response.
 
         ``path`` is relative to API_BASE_URL, for example ``"business/video/list/"``. The account's
-        ``business_id`` is added. Lists and objects in ``params`` become JSON text. Reads are
-        repeated after passing errors; writes only when TikTok cannot have acted on them.
+        ``business_id`` is added. Lists and objects in ``params`` are sent as JSON. Reads are
+        retried after temporary errors; writes only if TikTok cannot have acted on them.
         """
         is_read = method.upper() == "GET"
         business_id = {"business_id": self.account.open_id}
@@ -88,25 +89,25 @@ class AccountClient:
         return self.with_token(lambda client: client.request(method, path, query=query, body=body))
 
     def get(self, path: str, query: Mapping[str, Any], *, is_data_needed: bool = True) -> Envelope:
-        """Read for the groups of endpoints; see `api.client.Caller`."""
+        """Read, for the endpoint groups of `api`; see `api.client.Caller`."""
         return self.with_token(
             lambda client: client.get(path, query, is_data_needed=is_data_needed)
         )
 
     def post(self, path: str, body: Mapping[str, Any], *, is_data_needed: bool = True) -> Envelope:
-        """Write for the groups of endpoints; see `api.client.Caller`."""
+        """Write, for the endpoint groups of `api`; see `api.client.Caller`."""
         return self.with_token(
             lambda client: client.post(path, body, is_data_needed=is_data_needed)
         )
 
     def with_token(self, call: Callable[[TikTokClient], T]) -> T:
-        """Make ``call`` with a client that sends a fresh token, and once more if it is rejected."""
+        """Run ``call`` with a client that sends a fresh token; once more if TikTok rejects it."""
         token = get_access_token(self.account)
         try:
             return call(self._client.authorized(token))
         except AccessTokenRejectedError:
             rejected_version = self.account.credentials_version
-        # Another worker may have renewed the tokens since this account was loaded.
+        # Another worker may have refreshed the tokens since this account was loaded.
         refresh_row(
             self.account,
             is_fresh_enough=lambda row: row.credentials_version > rejected_version,
@@ -115,11 +116,11 @@ class AccountClient:
             return call(self._client.authorized(self.account.access_token))
         except AccessTokenRejectedError as error:
             if self._is_token_accepted():
-                raise  # nothing is wrong with the connection: the endpoint is not for such tokens
-            raise storage.mark_rejected(self.account, error, database_of(self.account)) from None
+                raise  # the connection is fine: the endpoint does not take tokens of this kind
+            raise mark_rejected(self.account, error, database_of(self.account)) from None
 
     def _is_token_accepted(self) -> bool:
-        """Whether TikTok knows the token; True also when that cannot be found out."""
+        """Whether TikTok knows the token; also True if that cannot be found out."""
         try:
             OAuth(self._client).token_info(self.account.access_token)
         except AccessTokenRejectedError:

@@ -165,7 +165,7 @@ def test_failure_at_tiktok_leaves_the_profile_synced_and_is_retried(
 ) -> None:
     meanwhile(lambda: simulator.fail_next(**fault))  # after the profile was fetched
     services.sync_profile(account)
-    assert "The metrics of" in caplog.text
+    assert "The daily metrics of" in caplog.text
     assert (account.display_name, account.metrics_synced_at) == ("Harbour Bakery", None)
     services.sync_profile(account)
     assert len(days_of(account)) == 61
@@ -177,7 +177,7 @@ def test_metrics_that_cannot_be_stored_leave_the_profile_synced(
     account.scopes = [metrics.SCOPE, "user.info.basic"]  # no totals, which come with the profile
     with failing("INSERT", "tiktok_business_dailymetrics"):
         services.sync_profile(account)
-    assert "The metrics of" in caplog.text
+    assert "The daily metrics of" in caplog.text
     assert account.profile_synced_at is not None
     assert BusinessAccount.objects.get().metrics_synced_at is None
 
