@@ -1,8 +1,8 @@
-"""The jobs as Celery tasks; `tasks` is where Celery's autodiscovery finds them.
+"""The jobs of `services.chunks` as Celery tasks; Celery's autodiscovery finds them in `tasks`.
 
-Not retried, and acknowledged when they begin: what a task leaves behind, also because its worker
-was killed, is still due and handed out again. No rate limit either: REQUESTS_PER_MINUTE holds for
-all workers together.
+Tasks are acknowledged early and not retried: accounts that a task did not reach, even because its
+worker was killed, are still due and handed out again. They have no Celery rate limit, because
+REQUESTS_PER_MINUTE holds for all workers together.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ except ImportError as error:
 
 __all__ = ["refresh_accounts", "refresh_due", "sync_profiles"]
 
-# A project's own limits, for pages and mails, would be too short. The jobs return by themselves
-# after LONGEST_RUN_SECONDS, so that these are for what hangs.
+# A project's own time limits, meant for pages and mails, would be too short. The jobs return after
+# LONGEST_RUN_SECONDS by themselves, so these limits only end a job that hangs.
 _SOFT_LIMIT_SECONDS = chunks.LONGEST_RUN_SECONDS + 300
 _OPTIONS: dict[str, Any] = {
     "acks_late": False,
@@ -41,7 +41,7 @@ def refresh_due(
     sync_profiles: bool = False,
     chunk_size: int = chunks.CHUNK_SIZE,
 ) -> dict[str, Any]:
-    """Hand out what expires within that time (REFRESH_WITHIN_SECONDS), in chunks."""
+    """Queue the accounts whose tokens expire soon (default: REFRESH_WITHIN_SECONDS), in chunks."""
 
     def send(pks: list[int]) -> None:
         refresh_accounts.delay(pks, within_seconds, sync_profiles=sync_profiles)
@@ -53,14 +53,14 @@ def refresh_due(
 def refresh_accounts(
     pks: list[int], within_seconds: float | None = None, *, sync_profiles: bool = False
 ) -> dict[str, Any]:
-    """Refresh those of the accounts that are still due, and then have their profiles synced."""
+    """Refresh the accounts that are still due, then queue the sync of their profiles."""
     then = _sync_profiles_of if sync_profiles else None
     return chunks.refresh_chunk(pks, within_seconds=within_seconds, then=then)
 
 
 @shared_task(name="tiktok_business.sync_profiles", **_OPTIONS)
 def sync_profiles(pks: list[int], since: float) -> dict[str, Any]:
-    """Sync the profiles of those that were refreshed ``since`` then, in Unix seconds."""
+    """Sync the profiles of the accounts that were refreshed ``since`` this Unix time."""
     return chunks.sync_chunk(pks, since=since)
 
 
@@ -70,5 +70,5 @@ def _sync_profiles_of(pks: list[int], since: float) -> None:
 
 @worker_shutting_down.connect
 def _stop_running(**kwargs: object) -> None:
-    # For pools of threads: signals do not reach them.
+    # For thread pools, which operating system signals do not reach.
     chunks.stop_running()

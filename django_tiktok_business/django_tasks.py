@@ -1,7 +1,8 @@
-"""The jobs as tasks of Django's own framework: 6.0 and later, or 5.2 with ``django-tasks``.
+"""The jobs of `services.chunks` as Django tasks: Django 6.0, or 5.2 with ``django-tasks``.
 
-Whatever backend ``TASKS`` names runs them. Such messages do not expire, so the tasks look at their
-age themselves. Nothing is retried: what a task leaves behind is still due and handed out again.
+The backend in the ``TASKS`` setting runs them. Its messages do not expire, so each task checks how
+old its message is. Tasks are not retried: accounts that a task did not reach are still due and
+handed out again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ else:
         from django_tasks import TaskContext, task
     except ImportError as error:
         raise ConfigurationError(
-            "Django has its tasks framework from 6.0 on. For this one install the backport: "
+            "Django has a tasks framework since 6.0. For an older Django install the backport: "
             "python -m pip install django-tasks"
         ) from error
 
@@ -36,7 +37,7 @@ def refresh_due(
     sync_profiles: bool = False,
     chunk_size: int = chunks.CHUNK_SIZE,
 ) -> dict[str, Any]:
-    """Hand out what expires within that time (REFRESH_WITHIN_SECONDS), in chunks."""
+    """Queue the accounts whose tokens expire soon (default: REFRESH_WITHIN_SECONDS), in chunks."""
 
     def send(pks: list[int]) -> None:
         refresh_accounts.enqueue(pks, within_seconds, sync_profiles=sync_profiles)
@@ -54,7 +55,7 @@ def refresh_accounts(
     *,
     sync_profiles: bool = False,
 ) -> dict[str, Any]:
-    """Refresh those of the accounts that are still due, and then have their profiles synced."""
+    """Refresh the accounts that are still due, then queue the sync of their profiles."""
     then = _sync_profiles_of if sync_profiles else None
     if chunks.is_stale(context.task_result.enqueued_at):
         return _STALE
@@ -63,7 +64,7 @@ def refresh_accounts(
 
 @task(takes_context=True)
 def sync_profiles(context: TaskContext[..., Any], pks: list[int], since: float) -> dict[str, Any]:
-    """Sync the profiles of those that were refreshed ``since`` then, in Unix seconds."""
+    """Sync the profiles of the accounts that were refreshed ``since`` this Unix time."""
     if chunks.is_stale(context.task_result.enqueued_at):
         return _STALE
     return chunks.sync_chunk(pks, since=since)

@@ -1,7 +1,7 @@
-"""The Celery tasks, where ``app.autodiscover_tasks()`` looks for them.
+"""The Celery tasks, in the module that ``app.autodiscover_tasks()`` imports.
 
-Huey and Dramatiq import every app's module of this name too. Without Celery it is empty, so that
-it does not stop their workers; asking it for a task says what to install.
+Huey and Dramatiq also import each app's module of this name. Without Celery it is empty, so that
+their workers start; accessing a task raises an error that says what to install.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ def test_pool_of_threads_ends_early_on_sigterm(
 
 
 @pytest.mark.databases("sqlite")
-def test_soft_time_limit_waits_for_the_answers_in_flight(
+def test_soft_time_limit_waits_for_the_calls_in_flight(
     simulator: Simulator, broker: Broker, tmp_path: Path
 ) -> None:
     simulator.configure(latency_seconds=0.25)
@@ -248,53 +248,3 @@ def test_names_of_the_tasks_are_fixed() -> None:
         "tiktok_business.refresh_due",
         "tiktok_business.sync_profiles",
     ]
-
-
-# With and without Celery
-
-
-def run(code: str) -> str:
-    """What a process of its own prints, with the app installed."""
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**environment("http://127.0.0.1:9", "tests.support.settings_process")},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
-def test_package_itself_imports_neither_the_jobs_nor_celery_nor_tasks() -> None:
-    loaded = run(
-        "import sys, django; django.setup()\n"
-        "import django_tiktok_business.management.commands.refresh_tokens\n"
-        "import django_tiktok_business.urls, django_tiktok_business.admin\n"
-        "print(*sys.modules, sep='\\n')"
-    ).splitlines()
-    assert "django_tiktok_business.services" in loaded
-    ours = ("jobs", "tasks", "celery_tasks", "django_tasks")
-    assert not {f"django_tiktok_business.{name}" for name in ours} & set(loaded)
-    assert not {"celery", "kombu", "django_tasks", "django_tasks_db"} & set(loaded)
-
-
-WITHOUT_CELERY = """
-import sys, django; sys.modules["celery"] = None
-django.setup()
-from django.core.exceptions import ImproperlyConfigured
-from django_tiktok_business import tasks  # as Huey and Dramatiq do with every app's tasks
-assert not hasattr(tasks, "__path__")
-for name in ("django_tiktok_business.tasks", "django_tiktok_business.celery_tasks"):
-    try:
-        getattr(__import__(name, fromlist=["refresh_due"]), "refresh_due")
-    except ImproperlyConfigured as error:
-        print(error)
-"""
-
-
-def test_without_celery_the_tasks_say_what_to_install() -> None:
-    lines = run(WITHOUT_CELERY).splitlines()
-    to_do = "Celery is not installed: python -m pip install 'django_tiktok_business[celery]'"
-    assert lines == [to_do, to_do]
