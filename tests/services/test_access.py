@@ -1,244 +1,195 @@
-"""Who needs a token gets it: one call however many ask, in how many processes, and whoever dies."""
+"""Get access tokens that are valid, and refresh accounts."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import threading
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-import requests
-from django.db import connections
-from django.test import override_settings
 from django.utils import timezone
 
-from django_tiktok_business import services
-from django_tiktok_business.models import BusinessAccount
-from tests.support.engine import (
-    REFRESH,
-    WatchedSimulator,
-    environment,
-    finish,
-    start,
-    wait_until,
-    watched_simulator,
+from django_tiktok_business import services, signals
+from django_tiktok_business.exceptions import (
+    ConnectionFailedError,
+    DecryptionError,
+    ReauthorizationRequired,
+    ServerError,
 )
-from tests.support.factories import connect
-from tests.support.simulator import override_tiktok
+from django_tiktok_business.models import BusinessAccount
+from django_tiktok_business.simulator import Simulator
+from tests.support.accounts import pair, stored
+from tests.support.factories import connect, make_user
+from tests.support.simulator import meanwhile, override_tiktok
+
+REFRESH = "/tt_user/oauth2/refresh_token/"
+Status = BusinessAccount.Status
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-PROCESSES = 8
-THREADS = 25
-SLACK_SECONDS = 0.25
+
+# get_access_token
 
 
-def unmeasured(base_url: str, **keys: Any) -> dict[str, str]:
-    """An environment whose processes take the time that they take: coverage adds half of it."""
-    env = environment(base_url, **keys)
-    return {name: value for name, value in env.items() if not name.startswith("COVERAGE_")}
-
-
-@contextmanager
-def asking(
-    account: BusinessAccount, env: dict[str, str], processes: int, threads: int
-) -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that wait for the word to ask."""
-    with ExitStack() as stack:
-        started = []
-        for _ in range(processes):
-            process = start("-m", "tests.support.asking", str(account.pk), str(threads), env=env)
-            started.append(stack.enter_context(process))
-            stack.callback(process.kill)
-        for process in started:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        yield started
-
-
-def give_the_word(processes: list[subprocess.Popen[str]], at: float) -> None:
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write(f"{at}\n")
-        process.stdin.flush()
-
-
-def results_of(processes: list[subprocess.Popen[str]]) -> tuple[set[str], list[float]]:
-    """What the threads got, and when."""
-    results: list[Any] = []
-    for process in processes:
-        status, stdout, stderr = finish(process)
-        assert status == 0, stderr
-        assert "Traceback" not in stderr
-        results += json.loads(stdout)
-    return {outcome for outcome, _ in results}, [seconds for _, seconds in results]
-
-
-def longest_call(simulator: WatchedSimulator) -> float:
-    return max(entry.ended_at - entry.began_at for entry in simulator.presented)
-
-
-@pytest.mark.heavy
-def test_f01_f20_many_threads_of_many_processes_share_one_call() -> None:
-    # Once in three is enough: the time is the machine's, and others may be at work on it.
-    assert any(seconds_beyond_the_call() <= SLACK_SECONDS for _ in range(3))
-
-
-def seconds_beyond_the_call() -> float:
-    """How much longer the last of all threads waited for its token than TikTok took."""
-    BusinessAccount.objects.all().delete()
-    with (
-        watched_simulator(strict=True, latency_seconds=0.5) as simulator,
-        simulator.serve() as base_url,
-    ):
-        account = connect(simulator, access_token_expires_at=timezone.now())
-        with asking(account, unmeasured(base_url), PROCESSES, THREADS) as processes:
-            give_the_word(processes, time.monotonic() + 0.3)
-            tokens, seconds = results_of(processes)
-        assert simulator.count(REFRESH) == 1
-        live = simulator.live_tokens(account.open_id)
-        assert live is not None
-        assert tokens == {live[0]}
-        assert len(seconds) == PROCESSES * THREADS
-        return max(seconds) - longest_call(simulator)
-
-
-@pytest.mark.heavy
-def test_f12_f20_when_the_winner_dies_one_of_those_who_wait_takes_over() -> None:
-    claim_seconds = 3
-    with watched_simulator(strict=True) as simulator, simulator.serve() as base_url:
-        account = connect(simulator, access_token_expires_at=timezone.now())
-        env = unmeasured(base_url, CLAIM_SECONDS=claim_seconds)
-        simulator.fail_next("timeout_before", path=REFRESH, seconds=60)
-        with (
-            asking(account, env, 1, 1) as winners,
-            asking(account, env, PROCESSES, THREADS) as processes,
-        ):
-            give_the_word(winners, 0)
-            wait_until(lambda: simulator.count(REFRESH))
-            simulator.configure(latency_seconds=0.5)
-            give_the_word(processes, time.monotonic() + 0.3)
-            winners[0].kill()
-            tokens, seconds = results_of(processes)
-        assert simulator.count(REFRESH) == 2
-        live = simulator.live_tokens(account.open_id)
-        assert live is not None
-        assert tokens == {live[0]}
-        assert len(seconds) == PROCESSES * THREADS
-        # The claim was made before the word was given.
-        assert max(seconds) <= claim_seconds + longest_call(simulator) + SLACK_SECONDS
+def test_fresh_token_takes_no_query_and_no_call(
+    simulator: Simulator, django_assert_num_queries: Any
+) -> None:
+    account = stored(connect(simulator))
+    with django_assert_num_queries(0):
+        token = services.get_access_token(account)
+    live = simulator.live_tokens(account.open_id)
+    assert live is not None
+    assert token == live[0]
+    assert simulator.calls == []
+    assert isinstance(token, str)
+    assert token not in repr(token)
 
 
 @pytest.mark.parametrize(
-    ("code", "outcomes"),
-    [
-        (50000, {"ServerError", "AccountBusyError"}),
-        (40107, {"ReauthorizationRequired"}),
-    ],
+    ("expires_in_seconds", "min_validity_seconds", "is_refreshed"),
+    [(400, None, False), (200, None, True), (200, 100, False), (400, 500, True), (-1, 0, True)],
 )
-def test_f20_those_who_wait_share_a_failure_and_get_no_dead_token(
-    code: int, outcomes: set[str]
+def test_f19_token_that_ends_within_the_margin_is_refreshed(
+    simulator: Simulator,
+    expires_in_seconds: int,
+    min_validity_seconds: int | None,
+    is_refreshed: bool,
 ) -> None:
-    with (
-        watched_simulator(strict=True, latency_seconds=0.5) as simulator,
-        simulator.serve() as base_url,
-    ):
-        account = connect(simulator, access_token_expires_at=timezone.now())
-        simulator.fail_next("code", code=code, path=REFRESH, times=None)
-        env = unmeasured(base_url, MAX_ATTEMPTS=1)
-        with asking(account, env, 2, 10) as processes:
-            give_the_word(processes, time.monotonic() + 0.3)
-            told, seconds = results_of(processes)
-        assert simulator.count(REFRESH) == 1
-        assert told <= outcomes
-        assert len(seconds) == 20
-        assert max(seconds) <= longest_call(simulator) + SLACK_SECONDS
+    soon = timezone.now() + timedelta(seconds=expires_in_seconds)
+    account = connect(simulator, access_token_expires_at=soon)
+    token = services.get_access_token(account, min_validity_seconds=min_validity_seconds)
+    live = simulator.live_tokens(account.open_id)
+    assert live is not None
+    assert token == live[0] == stored(account).access_token == account.access_token
+    assert bool(simulator.count(REFRESH)) is is_refreshed
 
 
-def test_failure_is_not_held_against_who_asks_next() -> None:
-    with watched_simulator(strict=True) as simulator, simulator.serve() as base_url:
-        account = connect(simulator, access_token_expires_at=timezone.now())
-        simulator.fail_next("code", code=50000, path=REFRESH)
-        env = environment(base_url, MAX_ATTEMPTS=1)
-        told = []
-        for _ in range(2):
-            with asking(account, env, 1, 1) as processes:
-                give_the_word(processes, 0)
-                told.append(results_of(processes)[0])
-        live = simulator.live_tokens(account.open_id)
-        assert live is not None
-        assert told == [{"ServerError"}, {live[0]}]
-        assert simulator.count(REFRESH) == 2
+@pytest.mark.parametrize("seconds", [-1, 86400, 10**9])
+def test_validity_that_no_token_has_is_refused(simulator: Simulator, seconds: int) -> None:
+    with pytest.raises(ValueError, match="at least 0 and below 86400"):
+        services.get_access_token(connect(simulator), min_validity_seconds=seconds)
 
 
-_deaths: list[BaseException] = []
-
-
-def deadly_session() -> requests.Session:
-    """A session factory that ends the thread that comes first, as the time limit of a worker."""
-    if _deaths:
-        raise _deaths.pop()
-    from tests.support.engine import session
-
-    return session()
-
-
-def test_f12_thread_that_is_ended_does_not_take_those_who_wait_with_it() -> None:
-    with (
-        watched_simulator(strict=True, latency_seconds=0.2) as simulator,
-        override_tiktok(SESSION_FACTORY_PATH="tests.services.test_access.deadly_session"),
-    ):
-        account = connect(simulator, access_token_expires_at=timezone.now())
-        _deaths.append(SystemExit(1))
-
-        def ask() -> str:
-            own = BusinessAccount.objects.get(pk=account.pk)
-            try:
-                barrier.wait(timeout=30)
-                return services.get_access_token(own)
-            except SystemExit:
-                return "ended"
-            finally:
-                connections.close_all()
-
-        barrier = threading.Barrier(10)
-        with ThreadPoolExecutor(10) as pool:
-            outcomes = sorted(future.result() for future in [pool.submit(ask) for _ in range(10)])
-        live = simulator.live_tokens(account.open_id)
-        assert live is not None
-        assert outcomes == sorted(["ended", *[live[0]] * 9])
-        assert simulator.count(REFRESH) == 1
-
-
-def test_good_token_takes_no_query_no_cache_and_waits_for_nobody(
-    django_assert_num_queries: Any, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("expiry", [None, datetime(2999, 1, 1)])  # noqa: DTZ001 -- naive on purpose
+def test_f17_unknown_or_naive_expiry_is_refreshed(
+    simulator: Simulator, expiry: datetime | None
 ) -> None:
-    # A cache that fails is no obstacle, but not passed over in silence either.
-    no_cache = {"default": {"BACKEND": "there.is.none"}}
-    with watched_simulator(strict=True) as simulator:
-        account = connect(simulator)
-        before = account.access_token
-        account = BusinessAccount.objects.get(pk=account.pk)
+    account = connect(simulator)
+    account.access_token_expires_at = expiry
+    BusinessAccount.objects.update(access_token_expires_at=None)
+    services.get_access_token(account)
+    assert simulator.count(REFRESH) == 1
 
-        def refresh() -> None:
-            try:
-                services.refresh_account(BusinessAccount.objects.get(pk=account.pk))
-            finally:
-                connections.close_all()
 
-        simulator.configure(latency_seconds=1)
-        thread = threading.Thread(target=refresh)
-        thread.start()  # whatever that holds for a second
-        wait_until(lambda: simulator.count(REFRESH))
-        started = time.monotonic()
-        with override_settings(CACHES=no_cache), django_assert_num_queries(0):
-            assert services.get_access_token(account) == before
-        assert time.monotonic() - started < 0.2
-        assert thread.is_alive()
-        assert caplog.records == []
-        thread.join()
+def test_stale_instance_takes_over_what_another_worker_stored(simulator: Simulator) -> None:
+    account = connect(simulator, access_token_expires_at=timezone.now())
+    stale = stored(account)
+    stale.display_name = "not saved yet"
+    services.refresh_account(account)
+    assert services.get_access_token(stale) == account.access_token
+    assert simulator.count(REFRESH) == 1
+    assert stale.display_name == "not saved yet"
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [(Status.REVOKED, "disconnected"), (Status.REAUTHORIZATION_REQUIRED, "No more.")],
+)
+def test_f20_dead_account_hands_out_nothing(
+    simulator: Simulator, status: str, message: str
+) -> None:
+    account = connect(
+        simulator, status=status, last_error_message="No more.", last_error_code=40107
+    )
+    stale = stored(account)
+    stale.status = Status.ACTIVE
+    stale.access_token_expires_at = timezone.now()
+    for instance in (account, stale):
+        with pytest.raises(ReauthorizationRequired, match=message):
+            services.get_access_token(instance)
+    assert simulator.calls == []
+
+
+def test_f20_rejection_without_a_recorded_reason_has_one(simulator: Simulator) -> None:
+    account = connect(simulator, status=Status.REAUTHORIZATION_REQUIRED)
+    with pytest.raises(ReauthorizationRequired, match="TikTok has rejected"):
+        services.get_access_token(account)
+
+
+def test_reconnected_account_works_for_an_instance_that_knew_it_broken(
+    simulator: Simulator,
+) -> None:
+    account = connect(simulator)
+    broken = stored(account)
+    broken.status = Status.REAUTHORIZATION_REQUIRED
+    assert services.get_access_token(broken) == account.access_token
+    assert broken.status == Status.ACTIVE
+
+
+def test_failed_refresh_hands_out_no_short_lived_token(simulator: Simulator) -> None:
+    account = connect(simulator, access_token_expires_at=timezone.now() + timedelta(seconds=100))
+    simulator.fail_next("code", code=50000, path=REFRESH)
+    with pytest.raises(ServerError):
+        services.get_access_token(account)
+
+
+def test_f21_undecryptable_fresh_token_is_an_error(simulator: Simulator) -> None:
+    account = stored(connect(simulator))
+    with (
+        override_tiktok(ENCRYPTION_KEYS=["another key, long enough to pass 0123456789"]),
+        pytest.raises(DecryptionError, match=account.open_id),
+    ):
+        services.get_access_token(account)
+
+
+def test_receiver_that_disconnects_leaves_no_token_to_hand_out(simulator: Simulator) -> None:
+    account = connect(simulator, access_token_expires_at=timezone.now())
+
+    def receiver(account: BusinessAccount, **kwargs: Any) -> None:
+        services.disconnect_account(account)
+
+    signals.tokens_refreshed.connect(receiver)
+    try:
+        with pytest.raises(ReauthorizationRequired, match="disconnected"):
+            services.get_access_token(account)
+    finally:
+        signals.tokens_refreshed.disconnect(receiver)
+
+
+def test_empty_token_is_never_handed_out(simulator: Simulator) -> None:
+    account = stored(connect(simulator, access_token=""))
+    live = simulator.live_tokens(account.open_id)
+    assert live is not None
+    assert services.get_access_token(account) not in ("", live[0])
+    assert simulator.count(REFRESH) == 1
+
+
+# refresh_account
+
+
+def test_f02_pair_that_is_assigned_while_a_refresh_is_in_flight_is_kept(
+    simulator: Simulator,
+) -> None:
+    account = connect(simulator, owner=make_user("ada"))
+
+    def import_another_pair() -> None:
+        issued = simulator.issue_grant("harbour_bakery")
+        row = stored(account)
+        row.access_token, row.refresh_token = issued["access_token"], issued["refresh_token"]
+        row.save()
+
+    meanwhile(import_another_pair)
+    services.refresh_account(stored(account))
+    row = stored(account)
+    assert (row.status, pair(row)) == (Status.ACTIVE, simulator.live_tokens(row.open_id))
+    version = row.credentials_version
+    row.save()
+    assert stored(account).credentials_version == version
+
+
+def test_connection_error_says_nothing_about_secrets(simulator: Simulator) -> None:
+    account = connect(simulator)
+    simulator.fail_next("reset_after", path=REFRESH)
+    with pytest.raises(ConnectionFailedError) as caught:
+        services.refresh_account(account)
+    for token in pair(account):
+        assert token not in f"{caught.value!r} {caught.value} {stored(account).last_error_message}"

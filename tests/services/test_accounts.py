@@ -1,30 +1,20 @@
-"""Connect, hand out tokens, profiles, disconnect: the functions that users call."""
+"""Connect, disconnect, sync profiles and refresh due accounts."""
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.conf import settings
-from django.core import mail
-from django.db import DataError, connections
+from django.db import DataError, connection
 from django.utils import timezone
 
 from django_tiktok_business import services, signals
 from django_tiktok_business.exceptions import (
-    AccessTokenRejectedError,
-    AccountBusyError,
     AccountGoneError,
-    APIError,
     AuthorizationCodeRejectedError,
-    ConnectionFailedError,
-    DecryptionError,
-    PermissionDeniedError,
-    ReauthorizationRequired,
     RetryableError,
     ServerError,
 )
@@ -32,27 +22,14 @@ from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
 from tests.support.accounts import Listener, connect_account, consent, pair, stored
 from tests.support.factories import connect, make_user
-from tests.support.simulator import (
-    meanwhile,
-    next_statement,
-    override_tiktok,
-    running_simulator,
-)
+from tests.support.simulator import meanwhile, next_statement, override_tiktok
 
 REFRESH = "/tt_user/oauth2/refresh_token/"
 TOKEN = "/tt_user/oauth2/token/"
-REVOKE = "/tt_user/oauth2/revoke/"
 PROFILE = "/business/get/"
-TOKEN_INFO = "/tt_user/token_info/get/"
 Status = BusinessAccount.Status
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    with running_simulator(strict=True) as simulator, override_tiktok(MAX_ATTEMPTS=1):
-        yield simulator
 
 
 # connect_account
@@ -98,58 +75,7 @@ def test_f18_reconnecting_by_the_owner_renews_everything(simulator: Simulator) -
     assert heard == [{"account": again, "created": False}]
 
 
-def test_f20_rejection_while_the_tokens_are_being_renewed_is_no_verdict(
-    simulator: Simulator,
-) -> None:
-    account = connect(simulator, owner=make_user("ada"))
-    stale = stored(account)
-    services.refresh_account(stored(account))
-    raised: list[type[BaseException]] = []
-
-    def call_with_the_stale_instance() -> None:
-        with pytest.raises(RetryableError) as caught, services.account_client(stale) as client:
-            client.profile()
-        raised.append(caught.type)
-        connections.close_all()
-
-    def ask() -> None:
-        thread = threading.Thread(target=call_with_the_stale_instance)
-        thread.start()
-        thread.join()
-
-    meanwhile(ask)  # when TikTok has ended the pair that is in the row
-    with override_tiktok(NOTIFY=["ops@example.com"]):
-        services.refresh_due_accounts(within=timedelta(days=3))
-    assert raised == [AccountBusyError]
-    row = stored(account)
-    assert (row.status, pair(row)) == (Status.ACTIVE, simulator.live_tokens(row.open_id))
-    assert mail.outbox == []
-    assert not row.events.filter(kind="rejected").exists()
-
-
-def test_f02_pair_that_is_assigned_while_a_refresh_is_in_flight_is_kept(
-    simulator: Simulator,
-) -> None:
-    account = connect(simulator, owner=make_user("ada"))
-
-    def import_another_pair() -> None:
-        issued = simulator.issue_grant("harbour_bakery")
-        row = stored(account)
-        row.access_token, row.refresh_token = issued["access_token"], issued["refresh_token"]
-        row.save()
-
-    meanwhile(import_another_pair)
-    services.refresh_account(stored(account))
-    row = stored(account)
-    assert (row.status, pair(row)) == (Status.ACTIVE, simulator.live_tokens(row.open_id))
-    version = row.credentials_version
-    row.save()
-    assert stored(account).credentials_version == version
-
-
 def test_f38_raw_columns_hold_ciphertext(simulator: Simulator) -> None:
-    from django.db import connection
-
     account = connect_account(make_user(), consent(simulator))
     with connection.cursor() as cursor:
         cursor.execute("SELECT access_token, refresh_token FROM tiktok_business_businessaccount")
@@ -159,7 +85,7 @@ def test_f38_raw_columns_hold_ciphertext(simulator: Simulator) -> None:
         assert token not in column
 
 
-def test_f54_code_is_presented_once_whatever_happens(simulator: Simulator) -> None:
+def test_f54_code_is_sent_only_once_even_after_a_failure(simulator: Simulator) -> None:
     user = make_user()
     with override_tiktok(MAX_ATTEMPTS=5):
         for fault in ("connection_refused", "timeout_before", "truncated", "http_429"):
@@ -180,142 +106,6 @@ def test_used_code_stores_nothing(simulator: Simulator) -> None:
         connect_account(user, code)
     assert BusinessAccount.objects.values().get() == before
     assert account.pk == before["id"]
-
-
-# get_access_token
-
-
-def test_fresh_token_takes_no_query_and_no_call(
-    simulator: Simulator, django_assert_num_queries: Any
-) -> None:
-    account = stored(connect(simulator))
-    with django_assert_num_queries(0):
-        token = services.get_access_token(account)
-    live = simulator.live_tokens(account.open_id)
-    assert live is not None
-    assert token == live[0]
-    assert simulator.calls == []
-    assert isinstance(token, str)
-    assert token not in repr(token)
-
-
-@pytest.mark.parametrize(
-    ("expires_in_seconds", "min_validity_seconds", "is_refreshed"),
-    [(400, None, False), (200, None, True), (200, 100, False), (400, 500, True), (-1, 0, True)],
-)
-def test_f19_token_that_ends_within_the_margin_is_refreshed(
-    simulator: Simulator,
-    expires_in_seconds: int,
-    min_validity_seconds: int | None,
-    is_refreshed: bool,
-) -> None:
-    soon = timezone.now() + timedelta(seconds=expires_in_seconds)
-    account = connect(simulator, access_token_expires_at=soon)
-    token = services.get_access_token(account, min_validity_seconds=min_validity_seconds)
-    live = simulator.live_tokens(account.open_id)
-    assert live is not None
-    assert token == live[0] == stored(account).access_token == account.access_token
-    assert bool(simulator.count(REFRESH)) is is_refreshed
-
-
-@pytest.mark.parametrize("seconds", [-1, 86400, 10**9])
-def test_validity_that_no_token_has_is_refused(simulator: Simulator, seconds: int) -> None:
-    with pytest.raises(ValueError, match="at least 0 and below 86400"):
-        services.get_access_token(connect(simulator), min_validity_seconds=seconds)
-
-
-@pytest.mark.parametrize("expiry", [None, datetime(2999, 1, 1)])  # noqa: DTZ001 -- naive on purpose
-def test_f17_unknown_or_naive_expiry_is_refreshed(
-    simulator: Simulator, expiry: datetime | None
-) -> None:
-    account = connect(simulator)
-    account.access_token_expires_at = expiry
-    BusinessAccount.objects.update(access_token_expires_at=None)
-    services.get_access_token(account)
-    assert simulator.count(REFRESH) == 1
-
-
-def test_stale_instance_takes_over_what_another_worker_stored(simulator: Simulator) -> None:
-    account = connect(simulator, access_token_expires_at=timezone.now())
-    stale = stored(account)
-    stale.display_name = "not saved yet"
-    services.refresh_account(account)
-    assert services.get_access_token(stale) == account.access_token
-    assert simulator.count(REFRESH) == 1
-    assert stale.display_name == "not saved yet"
-
-
-@pytest.mark.parametrize(
-    ("status", "message"),
-    [(Status.REVOKED, "disconnected"), (Status.REAUTHORIZATION_REQUIRED, "No more.")],
-)
-def test_f20_dead_account_hands_out_nothing(
-    simulator: Simulator, status: str, message: str
-) -> None:
-    account = connect(
-        simulator, status=status, last_error_message="No more.", last_error_code=40107
-    )
-    stale = stored(account)
-    stale.status = Status.ACTIVE
-    stale.access_token_expires_at = timezone.now()
-    for instance in (account, stale):
-        with pytest.raises(ReauthorizationRequired, match=message):
-            services.get_access_token(instance)
-    assert simulator.calls == []
-
-
-def test_f20_rejection_without_a_recorded_reason_has_one(simulator: Simulator) -> None:
-    account = connect(simulator, status=Status.REAUTHORIZATION_REQUIRED)
-    with pytest.raises(ReauthorizationRequired, match="TikTok has rejected"):
-        services.get_access_token(account)
-
-
-def test_reconnected_account_works_for_an_instance_that_knew_it_broken(
-    simulator: Simulator,
-) -> None:
-    account = connect(simulator)
-    broken = stored(account)
-    broken.status = Status.REAUTHORIZATION_REQUIRED
-    assert services.get_access_token(broken) == account.access_token
-    assert broken.status == Status.ACTIVE
-
-
-def test_failed_refresh_hands_out_no_short_lived_token(simulator: Simulator) -> None:
-    account = connect(simulator, access_token_expires_at=timezone.now() + timedelta(seconds=100))
-    simulator.fail_next("code", code=50000, path=REFRESH)
-    with pytest.raises(ServerError):
-        services.get_access_token(account)
-
-
-def test_f21_undecryptable_fresh_token_is_an_error(simulator: Simulator) -> None:
-    account = stored(connect(simulator))
-    with (
-        override_tiktok(ENCRYPTION_KEYS=["another key, long enough to pass 0123456789"]),
-        pytest.raises(DecryptionError, match=account.open_id),
-    ):
-        services.get_access_token(account)
-
-
-def test_receiver_that_disconnects_leaves_no_token_to_hand_out(simulator: Simulator) -> None:
-    account = connect(simulator, access_token_expires_at=timezone.now())
-
-    def receiver(account: BusinessAccount, **kwargs: Any) -> None:
-        services.disconnect_account(account)
-
-    signals.tokens_refreshed.connect(receiver)
-    try:
-        with pytest.raises(ReauthorizationRequired, match="disconnected"):
-            services.get_access_token(account)
-    finally:
-        signals.tokens_refreshed.disconnect(receiver)
-
-
-def test_empty_token_is_never_handed_out(simulator: Simulator) -> None:
-    account = stored(connect(simulator, access_token=""))
-    live = simulator.live_tokens(account.open_id)
-    assert live is not None
-    assert services.get_access_token(account) not in ("", live[0])
-    assert simulator.count(REFRESH) == 1
 
 
 # sync_profile
@@ -394,105 +184,11 @@ def connect_again(account: BusinessAccount, simulator: Simulator) -> BusinessAcc
     return account
 
 
-def test_profile_of_a_deleted_account_is_told(simulator: Simulator) -> None:
+def test_profile_of_a_deleted_account_raises(simulator: Simulator) -> None:
     account = connect(simulator)
     meanwhile(lambda: BusinessAccount.objects.all().delete())
     with pytest.raises(AccountGoneError, match="deleted while"):
         services.sync_profile(account)
-
-
-# account_client
-
-
-def test_request_reaches_any_endpoint_with_the_business_id(simulator: Simulator) -> None:
-    account = connect(simulator)
-    with services.account_client(account) as client:
-        profile = client.request("GET", "business/get", params={"fields": ["username"]})
-        assert profile == {"username": "harbour_bakery"}
-        assert client.token_info().open_id == account.open_id
-        assert client.profile(fields=["display_name"]).display_name == "Harbour Bakery"
-        with pytest.raises(APIError):
-            client.request("POST", "/business/nothing/here/", json={"text": "Hello"})
-
-
-def test_token_that_tiktok_rejects_is_renewed_and_the_call_repeated(simulator: Simulator) -> None:
-    account = connect(simulator)
-    simulator.fail_next("code", code=40105, path=PROFILE)
-    assert services.account_client(account).profile().username == "harbour_bakery"
-    assert (simulator.count(REFRESH), simulator.count(PROFILE)) == (1, 2)
-    assert pair(stored(account)) == simulator.live_tokens(account.open_id)
-
-
-def test_f01_rejected_token_that_another_worker_has_renewed_is_not_refreshed_again(
-    simulator: Simulator,
-) -> None:
-    account = connect(simulator)
-    stale = stored(account)
-    services.refresh_account(account)  # kills the token that `stale` holds
-    assert services.account_client(stale).profile().username == "harbour_bakery"
-    assert simulator.count(REFRESH) == 1
-
-
-def test_fresh_token_that_tiktok_does_not_know_requires_reauthorization(
-    simulator: Simulator,
-) -> None:
-    account = connect(simulator)
-    simulator.fail_next("code", code=40105, path=PROFILE, times=2)
-    simulator.fail_next("code", code=40105, path=TOKEN_INFO)
-    with (
-        Listener(signals.reauthorization_required) as heard,
-        pytest.raises(ReauthorizationRequired) as caught,
-    ):
-        services.account_client(account).profile()
-    row = stored(account)
-    assert caught.value.code == row.last_error_code == 40105
-    assert row.status == Status.REAUTHORIZATION_REQUIRED
-    assert pair(row) == simulator.live_tokens(account.open_id), "the pair is kept"
-    assert [event["account"] for event in heard] == [account]
-
-
-@pytest.mark.parametrize("token_info", [None, "connection_refused"])
-def test_endpoint_that_takes_no_such_tokens_does_not_break_the_connection(
-    simulator: Simulator, token_info: str | None
-) -> None:
-    """TikTok answers 40105 also where a token of another product is wanted."""
-    account = connect(simulator)
-    simulator.fail_next("code", code=40105, path="/advertiser/info/", times=2)
-    if token_info is not None:
-        simulator.fail_next(token_info, path=TOKEN_INFO)
-    with pytest.raises(AccessTokenRejectedError):
-        services.account_client(account).request("GET", "/advertiser/info/")
-    assert stored(account).status == Status.ACTIVE
-    assert pair(stored(account)) == simulator.live_tokens(account.open_id)
-
-
-def test_second_rejection_does_not_judge_a_pair_that_arrived_meanwhile(
-    simulator: Simulator,
-) -> None:
-    account = connect(simulator)
-    simulator.fail_next("code", code=40105, path=PROFILE, times=2)
-    simulator.fail_next("code", code=40105, path=TOKEN_INFO)
-
-    def nothing() -> None:
-        """Let the first call and the refresh pass."""
-
-    def another_worker_saves() -> None:
-        BusinessAccount.objects.update(credentials_version=9)
-
-    for event in (nothing, nothing, another_worker_saves):
-        meanwhile(event)
-    with pytest.raises(APIError) as caught:
-        services.account_client(account).profile()
-    assert not isinstance(caught.value, ReauthorizationRequired)
-    assert stored(account).status == Status.ACTIVE
-
-
-def test_missing_scope_is_no_broken_connection(simulator: Simulator) -> None:
-    account = connect(simulator)
-    simulator.fail_next("code", code=40130, path=PROFILE)
-    with pytest.raises(PermissionDeniedError):
-        services.account_client(account).profile()
-    assert stored(account).status == Status.ACTIVE
 
 
 # disconnect_account
@@ -520,7 +216,7 @@ def test_f51_deleting_a_user_keeps_the_accounts(simulator: Simulator) -> None:
     assert pair(row) == simulator.live_tokens(account.open_id)
 
 
-# refresh_due_accounts, as called from Python
+# refresh_due_accounts
 
 
 def test_batch_takes_what_is_due_and_reports_it(simulator: Simulator) -> None:
@@ -570,7 +266,7 @@ def test_profiles_come_after_the_tokens_and_their_failures_change_nothing(
 def test_f14_profile_that_the_database_refuses_does_not_stop_the_others(
     simulator: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As one does with an emoji, where the database's character set has none."""
+    """For example because of an emoji that the database's character set lacks."""
     for number in range(3):
         connect(simulator, f"account_{number}")
 
@@ -601,12 +297,3 @@ def test_profile_of_an_account_that_is_deleted_meanwhile_is_left_out(simulator: 
     )
     assert report.refreshed == 1
     assert simulator.count(PROFILE) == 0
-
-
-def test_connection_error_says_nothing_about_secrets(simulator: Simulator) -> None:
-    account = connect(simulator)
-    simulator.fail_next("reset_after", path=REFRESH)
-    with pytest.raises(ConnectionFailedError) as caught:
-        services.refresh_account(account)
-    for token in pair(account):
-        assert token not in f"{caught.value!r} {caught.value} {stored(account).last_error_message}"

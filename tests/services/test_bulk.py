@@ -1,8 +1,8 @@
-"""The profiles of many chosen accounts at once: tokens first, each call in the same pool."""
+"""Act on many selected accounts within one web request."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -19,19 +19,13 @@ from django_tiktok_business.services import bulk
 from django_tiktok_business.simulator import Simulator
 from django_tiktok_business.sync import metrics
 from tests.support.factories import connect
-from tests.support.simulator import meanwhile, override_tiktok, running_simulator
+from tests.support.simulator import meanwhile, override_tiktok
 from tests.support.visits import failing
 
 REFRESH = "/tt_user/oauth2/refresh_token/"
 PROFILE = "/business/get/"
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    with running_simulator(strict=True) as simulator, override_tiktok(MAX_ATTEMPTS=1):
-        yield simulator
 
 
 def connected(simulator: Simulator, count: int, **fields: object) -> list[BusinessAccount]:
@@ -65,7 +59,9 @@ def test_expired_tokens_are_renewed_before_the_first_profile(simulator: Simulato
     assert paths(simulator) == [REFRESH] * 3 + [PROFILE] * 3
 
 
-def test_token_that_is_refused_in_time_is_renewed_and_tried_again(simulator: Simulator) -> None:
+def test_unexpired_token_that_tiktok_rejects_is_refreshed_and_tried_again(
+    simulator: Simulator,
+) -> None:
     (account,) = connected(simulator, 1)
     simulator.fail_next("code", code=40105, path=PROFILE, times=2)
     assert kinds(bulk.sync_profiles([account])) == [None]
@@ -74,7 +70,7 @@ def test_token_that_is_refused_in_time_is_renewed_and_tried_again(simulator: Sim
     assert account.status == account.Status.ACTIVE
 
 
-def test_account_that_ended_stops_no_other(simulator: Simulator) -> None:
+def test_account_that_has_to_be_reconnected_does_not_stop_the_others(simulator: Simulator) -> None:
     connected(simulator, 2)
     accounts = list(BusinessAccount.objects.order_by("pk"))
     accounts[0].status = "reauthorization_required"
@@ -83,7 +79,7 @@ def test_account_that_ended_stops_no_other(simulator: Simulator) -> None:
     assert simulator.count(PROFILE) == 1
 
 
-def test_figures_that_fail_are_no_trouble_of_the_profile(
+def test_daily_metrics_that_fail_leave_a_synced_profile(
     simulator: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     (account,) = connected(simulator, 1, metrics_synced_at=None)
@@ -96,7 +92,7 @@ def test_figures_that_fail_are_no_trouble_of_the_profile(
     assert account.metrics_synced_at is None  # asked for again next time
 
 
-def test_figures_that_cannot_be_stored_are_no_trouble_of_the_profile(
+def test_daily_metrics_that_cannot_be_stored_leave_a_synced_profile(
     simulator: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     scopes = [metrics.SCOPE, "user.info.basic"]  # no totals, which come with the profile
@@ -106,7 +102,9 @@ def test_figures_that_cannot_be_stored_are_no_trouble_of_the_profile(
     assert f"The metrics of {account.open_id} were not stored" in caplog.text
 
 
-def test_profile_that_cannot_be_stored_is_told_without_the_row(simulator: Simulator) -> None:
+def test_error_of_a_profile_that_cannot_be_stored_does_not_show_the_row(
+    simulator: Simulator,
+) -> None:
     (account,) = connected(simulator, 1)
     with failing("UPDATE", "tiktok_business_businessaccount"):
         ((_account, error),) = bulk.sync_profiles([account])
@@ -114,7 +112,7 @@ def test_profile_that_cannot_be_stored_is_told_without_the_row(simulator: Simula
     assert str(error).startswith("The database failed (")
 
 
-def test_nothing_is_asked_for_when_tiktok_refuses_the_app(simulator: Simulator) -> None:
+def test_no_profile_is_requested_when_tiktok_rejects_the_app(simulator: Simulator) -> None:
     ago = timezone.now() - timedelta(days=2)
     accounts = connected(simulator, 3, access_token_expires_at=ago)
     with override_tiktok(APP_SECRET="not-the-secret", REFRESH_CONCURRENCY=1):
@@ -123,7 +121,7 @@ def test_nothing_is_asked_for_when_tiktok_refuses_the_app(simulator: Simulator) 
     assert simulator.count(PROFILE) == 0
 
 
-def test_profiles_keep_to_the_ceiling(simulator: Simulator) -> None:
+def test_profiles_keep_to_the_rate_limit(simulator: Simulator) -> None:
     accounts = connected(simulator, 3)
     with override_tiktok(REQUESTS_PER_MINUTE=120):
         assert kinds(bulk.sync_profiles(accounts)) == [None] * 3
@@ -132,7 +130,7 @@ def test_profiles_keep_to_the_ceiling(simulator: Simulator) -> None:
 
 
 @pytest.mark.parametrize("act", [bulk.refresh_tokens, bulk.sync_profiles])
-def test_what_takes_too_long_is_ended_in_time_and_saved(
+def test_long_run_stops_in_time_and_stores_every_answer(
     simulator: Simulator,
     monkeypatch: pytest.MonkeyPatch,
     act: Callable[[list[BusinessAccount]], object],
@@ -152,9 +150,7 @@ def test_what_takes_too_long_is_ended_in_time_and_saved(
         assert simulator.live_tokens(account.open_id) == live
 
 
-def test_what_is_done_one_by_one_ends_in_time(
-    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_by_one_stops_in_time(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk, "LONGEST_SECONDS", 0.0)
     accounts = connected(simulator, 3)
     attempts = bulk.one_by_one(accounts, services.disconnect_account)
