@@ -30,7 +30,7 @@ from tests.support.simulator import running_simulator
 REFRESH = "/tt_user/oauth2/refresh_token/"
 PROFILE = "/business/get/"
 
-# The queue is the same beside each database; two of them show that the claims are as well.
+# The queue does not depend on the database; two of them show that the claims work.
 pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.databases("sqlite", "postgresql"),
@@ -74,7 +74,7 @@ def due(simulator: Simulator, number: int) -> list[BusinessAccount]:
 
 
 def are_live(simulator: Simulator) -> bool:
-    """Whether each account holds the tokens that are good at TikTok."""
+    """Whether each account holds the tokens that TikTok accepts."""
     return all(
         (row.access_token, row.refresh_token) == simulator.live_tokens(row.open_id)
         for row in BusinessAccount.objects.all()
@@ -89,7 +89,7 @@ def refreshes(simulator: Simulator) -> Counter[str | None]:
     return Counter(call.open_id for call in simulator.calls if call.path.endswith(REFRESH))
 
 
-# A worker at work
+# Workers
 
 
 def test_each_due_account_is_refreshed_exactly_once_beside_the_command(
@@ -158,7 +158,7 @@ def test_sigterm_in_the_middle_loses_nothing(
 
 
 @pytest.mark.databases("sqlite")
-def test_pool_of_threads_ends_early_on_sigterm(
+def test_thread_pool_stops_early_on_sigterm(
     simulator: Simulator, broker: Broker, tmp_path: Path
 ) -> None:
     simulator.configure(latency_seconds=0.25)
@@ -184,7 +184,7 @@ def test_soft_time_limit_waits_for_the_calls_in_flight(
     assert not BusinessAccount.objects.exclude(claim_id="").exists()
 
 
-# What is sent
+# Messages
 
 
 def test_messages_hold_primary_keys_expire_and_bring_their_own_limits(
@@ -217,9 +217,9 @@ def test_nothing_secret_and_no_open_id_lies_in_redis(simulator: Simulator, broke
     names = {message["headers"]["task"].partition(".")[2] for message in broker.messages()}
     assert names == {"refresh_due", "refresh_accounts", "sync_profiles"}
 
-    lying = b"\n".join(broker.raw())
+    raw = b"\n".join(broker.raw())
     for message in broker.messages():
-        lying += base64.b64decode(message["body"])
+        raw += base64.b64decode(message["body"])
     columns = ("open_id", "access_token", "refresh_token")
     with connection.cursor() as cursor:  # as the database has them, encrypted
         table = connection.ops.quote_name(BusinessAccount._meta.db_table)
@@ -230,10 +230,10 @@ def test_nothing_secret_and_no_open_id_lies_in_redis(simulator: Simulator, broke
     stored += settings.TIKTOK_BUSINESS["ENCRYPTION_KEYS"]
     stored.append(settings.TIKTOK_BUSINESS["APP_SECRET"])
     assert len(stored) == 17
-    assert Search(stored).found_in(lying) == set()
+    assert Search(stored).found_in(raw) == set()
 
 
-def test_tasks_do_the_jobs(simulator: Simulator, broker: Broker) -> None:
+def test_tasks_run_the_jobs(simulator: Simulator, broker: Broker) -> None:
     (account,) = due(simulator, 1)
     assert tasks.refresh_accounts([account.pk])["refreshed"] == 1
     assert broker.messages() == []  # profiles were not asked for

@@ -1,4 +1,4 @@
-"""The tasks of Django's own framework, at once and through a worker."""
+"""The tasks of Django's own framework, run immediately and by workers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def due(simulator: Simulator, number: int) -> None:
 
 
 def are_live(simulator: Simulator) -> bool:
-    """Whether each account holds the tokens that are good at TikTok."""
+    """Whether each account holds the tokens that TikTok accepts."""
     return all(
         (row.access_token, row.refresh_token) == simulator.live_tokens(row.open_id)
         for row in BusinessAccount.objects.all()
@@ -51,7 +51,7 @@ def refreshes(simulator: Simulator) -> Counter[str | None]:
     return Counter(call.open_id for call in simulator.calls if call.path.endswith(REFRESH))
 
 
-# At once, in this process
+# Run immediately, in this process
 
 
 def test_due_accounts_are_refreshed_and_their_profiles_synced(simulator: Simulator) -> None:
@@ -63,7 +63,7 @@ def test_due_accounts_are_refreshed_and_their_profiles_synced(simulator: Simulat
     assert are_live(simulator)
 
 
-def test_time_and_profiles_are_as_asked_for(simulator: Simulator) -> None:
+def test_task_passes_its_arguments_on(simulator: Simulator) -> None:
     account = connect(simulator)
     assert django_tasks.refresh_due.enqueue().return_value["accounts"] == 0
     result = django_tasks.refresh_accounts.enqueue([account.pk], 2 * 86400)
@@ -83,11 +83,11 @@ def test_message_that_waited_too_long_does_nothing(
     assert simulator.calls == []
 
 
-# Through the database, with workers of django-tasks-db
+# Run by workers of django-tasks-db, which has its queue in a database
 
 
 class Queue:
-    """The queue in a database of its own, and the processes that see it."""
+    """A queue in a database of its own, and the processes that use it."""
 
     def __init__(self, base_url: str, path: Path) -> None:
         self.environment = environment(
@@ -161,7 +161,7 @@ def test_sigterm_in_the_middle_loses_nothing(simulator: Simulator, queue: Queue)
     assert not BusinessAccount.objects.exclude(claim_id="").exists()
 
 
-# Without a framework
+# Without the framework
 
 
 WITHOUT_DJANGOS_OWN = """
@@ -187,7 +187,9 @@ except ImproperlyConfigured as error:
     ],
     ids=["backport", "nothing"],
 )
-def test_without_djangos_own_the_backport_is_taken_or_asked_for(blocked: str, printed: str) -> None:
+def test_without_djangos_framework_the_backport_is_used_or_asked_for(
+    blocked: str, printed: str
+) -> None:
     result = subprocess.run(
         [sys.executable, "-c", WITHOUT_DJANGOS_OWN.format(blocked=blocked)],
         env=environment("http://127.0.0.1:9", "tests.support.settings_process"),

@@ -1,4 +1,4 @@
-"""The refresh in pieces: what is handed out, what a piece does, and how it is stopped."""
+"""Split a refresh into jobs: what is handed out, what a job does, and how it is stopped."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from django.utils import timezone
 
 from django_tiktok_business.db import clock
 from django_tiktok_business.models import BusinessAccount
-from django_tiktok_business.services import chunks as chunks_module
+from django_tiktok_business.services import chunks
 from django_tiktok_business.simulator import Simulator
-from django_tiktok_business.tokens import due as due_module
+from django_tiktok_business.tokens import due
 from tests.support.factories import connect, make_account
 from tests.support.simulator import meanwhile, override_tiktok, running_simulator
 
@@ -36,7 +36,7 @@ def simulator() -> Iterator[Simulator]:
 
 
 def rows(number: int, **overrides: Any) -> list[BusinessAccount]:
-    """Due accounts that no TikTok knows, the last one the most urgent."""
+    """Due accounts that the simulator does not know, the last one the most urgent."""
     now = timezone.now()
     return [
         make_account(
@@ -50,8 +50,8 @@ def rows(number: int, **overrides: Any) -> list[BusinessAccount]:
     ]
 
 
-def due(simulator: Simulator, number: int) -> list[BusinessAccount]:
-    """Due accounts that TikTok knows."""
+def connect_due(simulator: Simulator, number: int) -> list[BusinessAccount]:
+    """Due accounts that the simulator knows."""
     soon = timezone.now() + timedelta(minutes=5)
     return [
         connect(simulator, f"account_{index}", access_token_expires_at=soon)
@@ -64,66 +64,66 @@ def is_live(simulator: Simulator, account: BusinessAccount) -> bool:
     return (row.access_token, row.refresh_token) == simulator.live_tokens(row.open_id)
 
 
-# What is due
+# Handing out
 
 
 def test_due_accounts_come_in_chunks_the_most_urgent_first() -> None:
     known = [account.pk for account in reversed(rows(7))]
     unknown = [make_account(open_id=f"_u{n}", access_token_expires_at=None).pk for n in range(3)]
-    chunks = list(chunks_module.due_chunks(chunk_size=3))
-    assert [pk for chunk in chunks for pk in chunk] == unknown + known
-    assert [len(chunk) for chunk in chunks] == [3, 3, 3, 1]
+    found = list(chunks.due_chunks(chunk_size=3))
+    assert [pk for chunk in found for pk in chunk] == unknown + known
+    assert [len(chunk) for chunk in found] == [3, 3, 3, 1]
 
 
 def test_accounts_that_expire_at_the_same_moment_are_all_handed_out() -> None:
     same = timezone.now()
     expected = [account.pk for account in rows(7, access_token_expires_at=same)]
-    chunks = list(chunks_module.due_chunks(chunk_size=3))
-    assert [pk for chunk in chunks for pk in chunk] == expected
+    found = list(chunks.due_chunks(chunk_size=3))
+    assert [pk for chunk in found for pk in chunk] == expected
 
 
-def test_what_is_not_ours_not_active_or_not_due_is_not_handed_out() -> None:
+def test_account_of_another_app_or_not_active_or_not_due_is_not_handed_out() -> None:
     soon = timezone.now()
     make_account(open_id="_another_app", app_id="7000000000000000009", access_token_expires_at=soon)
     make_account(open_id="_lost", status="reauthorization_required", access_token_expires_at=soon)
     make_account(open_id="_revoked", status="revoked", access_token_expires_at=None)
     later = make_account(open_id="_later", access_token_expires_at=soon + timedelta(hours=7))
-    assert list(chunks_module.due_chunks()) == []
-    assert list(chunks_module.due_chunks(within_seconds=8 * 3600)) == [[later.pk]]
+    assert list(chunks.due_chunks()) == []
+    assert list(chunks.due_chunks(within_seconds=8 * 3600)) == [[later.pk]]
 
 
 @pytest.mark.parametrize("limit", [0, 1, 3, 5, 9])
-def test_limit_bounds_what_is_handed_out(limit: int) -> None:
+def test_limit_bounds_the_number_handed_out(limit: int) -> None:
     make_account(open_id="_unknown", access_token_expires_at=None)
     rows(6)
-    chunks = list(chunks_module.due_chunks(chunk_size=2, limit=limit))
-    assert sum(len(chunk) for chunk in chunks) == min(limit, 7)
+    found = list(chunks.due_chunks(chunk_size=2, limit=limit))
+    assert sum(len(chunk) for chunk in found) == min(limit, 7)
 
 
-def test_accounts_that_wait_after_failures_are_not_handed_out() -> None:
+def test_accounts_that_back_off_are_not_handed_out() -> None:
     waiting, tried = rows(2)
     later = timezone.now() + timedelta(minutes=1)
     BusinessAccount.objects.filter(pk=waiting.pk).update(next_attempt_at=later)
-    assert list(chunks_module.due_chunks()) == [[tried.pk]]
+    assert list(chunks.due_chunks()) == [[tried.pk]]
 
 
 def test_chunks_are_read_a_page_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(due_module, "PAGE_ROWS", 3)
+    monkeypatch.setattr(due, "PAGE_ROWS", 3)
     rows(6)
-    clock.synchronize("default")  # another query, once in a while
+    clock.synchronize("default")  # makes a query of its own now and then
     with CaptureQueriesContext(connection) as queries:
-        chunks = chunks_module.due_chunks(chunk_size=2)
+        found = chunks.due_chunks(chunk_size=2)
         assert len(queries) == 0
-        next(chunks)
-        assert len(queries) == 2  # the accounts of unknown expiry come first: there are none
-        next(chunks)
+        next(found)
+        assert len(queries) == 2  # the first looks for accounts of unknown expiry: there are none
+        next(found)
         assert len(queries) == 3
 
 
-def test_hand_out_says_how_much_it_sent() -> None:
+def test_hand_out_returns_the_numbers_sent() -> None:
     pks = {account.pk for account in rows(5)}
     sent: list[list[int]] = []
-    assert chunks_module.hand_out(sent.append, chunk_size=2) == {
+    assert chunks.hand_out(sent.append, chunk_size=2) == {
         "accounts": 5,
         "chunks": 3,
         "stopped": None,
@@ -131,28 +131,30 @@ def test_hand_out_says_how_much_it_sent() -> None:
     assert {pk for chunk in sent for pk in chunk} == pks
 
 
-def test_no_more_is_handed_out_than_the_ceiling_allows_before_the_messages_expire(
+def test_no_more_is_handed_out_than_the_rate_limit_allows_before_the_messages_expire(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(chunks_module, "MESSAGE_LIFETIME_SECONDS", 60)
+    monkeypatch.setattr(chunks, "MESSAGE_LIFETIME_SECONDS", 60)
     rows(5)
     with override_tiktok(REQUESTS_PER_MINUTE=3):
-        assert chunks_module.hand_out(lambda pks: None, chunk_size=2)["accounts"] == 3
+        assert chunks.hand_out(lambda pks: None, chunk_size=2)["accounts"] == 3
 
 
-def test_messages_grow_stale() -> None:
+def test_message_is_stale_after_its_lifetime() -> None:
     now = timezone.now()
-    lifetime = timedelta(seconds=chunks_module.MESSAGE_LIFETIME_SECONDS)
-    assert not chunks_module.is_stale(now)
-    assert not chunks_module.is_stale(None)
-    assert chunks_module.is_stale(now - lifetime - timedelta(seconds=1))
+    lifetime = timedelta(seconds=chunks.MESSAGE_LIFETIME_SECONDS)
+    assert not chunks.is_stale(now)
+    assert not chunks.is_stale(None)
+    assert chunks.is_stale(now - lifetime - timedelta(seconds=1))
 
 
-# What a chunk does
+# Refreshing and syncing a chunk
 
 
-def test_chunk_refreshes_what_is_still_due_and_nothing_else(simulator: Simulator) -> None:
-    accounts = due(simulator, 4)
+def test_chunk_refreshes_the_accounts_that_are_still_due_and_no_others(
+    simulator: Simulator,
+) -> None:
+    accounts = connect_due(simulator, 4)
     other = connect(simulator, "other", access_token_expires_at=timezone.now())
     pks = [account.pk for account in accounts]
     BusinessAccount.objects.filter(pk=pks[0]).update(
@@ -160,7 +162,7 @@ def test_chunk_refreshes_what_is_still_due_and_nothing_else(simulator: Simulator
     )
     refreshed: list[int] = []
 
-    counts = chunks_module.refresh_chunk(pks, then=lambda pks, since: refreshed.extend(pks))
+    counts = chunks.refresh_chunk(pks, then=lambda pks, since: refreshed.extend(pks))
 
     assert counts == {
         "refreshed": 3,
@@ -177,78 +179,76 @@ def test_chunk_refreshes_what_is_still_due_and_nothing_else(simulator: Simulator
 
 
 def test_chunk_that_comes_twice_makes_no_second_call(simulator: Simulator) -> None:
-    pks = [account.pk for account in due(simulator, 2)]
-    chunks_module.refresh_chunk(pks)
-    chunks_module.refresh_chunk(
-        pks, then=lambda pks, since: pytest.fail("There was nothing to refresh.")
-    )
+    pks = [account.pk for account in connect_due(simulator, 2)]
+    chunks.refresh_chunk(pks)
+    chunks.refresh_chunk(pks, then=lambda pks, since: pytest.fail("There was nothing to refresh."))
     assert simulator.count(REFRESH) == 2
 
 
-def test_chunk_takes_another_time_than_the_settings_do(simulator: Simulator) -> None:
+def test_within_seconds_overrides_the_setting(simulator: Simulator) -> None:
     account = connect(simulator)
-    assert chunks_module.refresh_chunk([account.pk])["refreshed"] == 0
-    assert chunks_module.refresh_chunk([account.pk], within_seconds=2 * 86400)["refreshed"] == 1
+    assert chunks.refresh_chunk([account.pk])["refreshed"] == 0
+    assert chunks.refresh_chunk([account.pk], within_seconds=2 * 86400)["refreshed"] == 1
 
 
 def test_chunk_of_another_app_is_left_alone(simulator: Simulator) -> None:
     account = connect(simulator, app_id="7000000000000000009", access_token_expires_at=None)
-    assert chunks_module.refresh_chunk([account.pk])["refreshed"] == 0
-    assert chunks_module.sync_chunk([account.pk], since=0) == {"synced": 0, "stopped": None}
+    assert chunks.refresh_chunk([account.pk])["refreshed"] == 0
+    assert chunks.sync_chunk([account.pk], since=0) == {"synced": 0, "stopped": None}
     assert simulator.calls == []
 
 
-def test_profiles_of_what_a_chunk_refreshed_are_synced_once(simulator: Simulator) -> None:
-    pks = [account.pk for account in due(simulator, 4)]
+def test_profiles_of_refreshed_accounts_are_synced_once(simulator: Simulator) -> None:
+    pks = [account.pk for account in connect_due(simulator, 4)]
     wanted: list[tuple[list[int], float]] = []
-    chunks_module.refresh_chunk(pks[:3], then=lambda pks, since: wanted.append((pks, since)))
+    chunks.refresh_chunk(pks[:3], then=lambda pks, since: wanted.append((pks, since)))
     ((refreshed, since),) = wanted
     assert sorted(refreshed) == pks[:3]
 
-    assert chunks_module.sync_chunk(pks, since=since) == {"synced": 3, "stopped": None}
-    assert chunks_module.sync_chunk(pks, since=since) == {"synced": 0, "stopped": None}
+    assert chunks.sync_chunk(pks, since=since) == {"synced": 3, "stopped": None}
+    assert chunks.sync_chunk(pks, since=since) == {"synced": 0, "stopped": None}
     assert simulator.count(PROFILE) == 3
     synced = BusinessAccount.objects.exclude(profile_synced_at=None)
     assert sorted(synced.values_list("pk", flat=True)) == pks[:3]
 
 
-# When TikTok is down, or refuses the app
+# When TikTok is down, or rejects the app
 
 
-def test_the_chunks_behind_one_that_found_tiktok_down_make_no_call(simulator: Simulator) -> None:
-    accounts = due(simulator, 8)
+def test_chunks_after_one_that_found_tiktok_down_make_no_call(simulator: Simulator) -> None:
+    accounts = connect_due(simulator, 8)
     pks = [account.pk for account in accounts]
     simulator.fail_next(http_status=502, times=None)
-    assert chunks_module.refresh_chunk(pks)["stopped"] == "tiktok_unavailable"
+    assert chunks.refresh_chunk(pks)["stopped"] == "tiktok_unavailable"
     made = len(simulator.calls)
 
     nothing = {"refreshed": 0, "stopped": "tiktok_unavailable"}
-    assert nothing.items() <= chunks_module.refresh_chunk(pks).items()
-    assert chunks_module.sync_chunk(pks, since=0) == {"synced": 0, "stopped": "tiktok_unavailable"}
+    assert nothing.items() <= chunks.refresh_chunk(pks).items()
+    assert chunks.sync_chunk(pks, since=0) == {"synced": 0, "stopped": "tiktok_unavailable"}
     sent: list[list[int]] = []
     counts = {"accounts": 0, "chunks": 0, "stopped": "tiktok_unavailable"}
-    assert chunks_module.hand_out(sent.append) == counts
+    assert chunks.hand_out(sent.append) == counts
     assert sent == []
     assert len(simulator.calls) == made
 
 
 def test_halt_ends_by_itself(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks_module, "HALT_SECONDS", 0.05)
-    pks = [account.pk for account in due(simulator, 2)]
+    monkeypatch.setattr(chunks, "HALT_SECONDS", 0.05)
+    pks = [account.pk for account in connect_due(simulator, 2)]
     with override_tiktok(APP_SECRET="wrong-secret-of-the-app"):
-        assert chunks_module.refresh_chunk(pks)["stopped"] == "app_credentials_rejected"
+        assert chunks.refresh_chunk(pks)["stopped"] == "app_credentials_rejected"
     time.sleep(0.1)
-    assert chunks_module.refresh_chunk(pks)["refreshed"] == 2
+    assert chunks.refresh_chunk(pks)["refreshed"] == 2
 
 
-def test_cache_that_is_away_stops_nothing(
+def test_cache_that_is_down_stops_nothing(
     simulator: Simulator, caplog: pytest.LogCaptureFixture, settings: Any
 ) -> None:
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache"}}
-    pks = [account.pk for account in due(simulator, 6)]
-    assert chunks_module.refresh_chunk(pks[:1])["refreshed"] == 1
+    pks = [account.pk for account in connect_due(simulator, 6)]
+    assert chunks.refresh_chunk(pks[:1])["refreshed"] == 1
     simulator.fail_next(http_status=502, times=None)
-    assert chunks_module.refresh_chunk(pks)["stopped"] == "tiktok_unavailable"
+    assert chunks.refresh_chunk(pks)["stopped"] == "tiktok_unavailable"
     texts = [record.getMessage() for record in caplog.records]
     assert any(text.startswith("The cache 'default' does not answer") for text in texts)
 
@@ -259,59 +259,57 @@ def test_cache_that_is_away_stops_nothing(
 def test_chunk_that_takes_too_long_leaves_the_rest(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Time enough to begin on a busy machine, and for less than a half of the accounts.
-    monkeypatch.setattr(chunks_module, "LONGEST_RUN_SECONDS", 1.2)
+    # Long enough to begin on a busy machine, and for less than half of the accounts.
+    monkeypatch.setattr(chunks, "LONGEST_RUN_SECONDS", 1.2)
     simulator.configure(latency_seconds=0.6)
-    accounts = due(simulator, 48)
-    counts = chunks_module.refresh_chunk([account.pk for account in accounts])
+    accounts = connect_due(simulator, 48)
+    counts = chunks.refresh_chunk([account.pk for account in accounts])
     assert counts["stopped"] == "interrupted"
     assert 0 < counts["refreshed"] < 48
     assert all(is_live(simulator, account) for account in accounts)
     monkeypatch.undo()
-    assert chunks_module.refresh_chunk([account.pk for account in accounts])["stopped"] is None
+    assert chunks.refresh_chunk([account.pk for account in accounts])["stopped"] is None
 
 
-def test_profiles_that_take_too_long_are_left(
+def test_sync_that_takes_too_long_leaves_the_rest(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunks_module, "LONGEST_RUN_SECONDS", 0.1)
+    monkeypatch.setattr(chunks, "LONGEST_RUN_SECONDS", 0.1)
     simulator.configure(latency_seconds=0.2)
     just_now = timezone.now()
     accounts = [
         connect(simulator, f"account_{number}", last_refreshed_at=just_now) for number in range(12)
     ]
-    counts = chunks_module.sync_chunk(
-        [account.pk for account in accounts], since=just_now.timestamp() - 1
-    )
+    counts = chunks.sync_chunk([account.pk for account in accounts], since=just_now.timestamp() - 1)
     assert counts["stopped"] == "interrupted"
     assert 0 < counts["synced"] < 12
 
 
 class InterruptedByWorkerError(Exception):
-    """What a worker's own handler of a signal raises, wherever it finds itself."""
+    """Raised by a worker's own signal handler, in the middle of any statement."""
 
 
 @pytest.fixture(params=[signal.SIGTERM, signal.SIGUSR1])
 def impatient(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
-    """A signal at which this process drops everything, as Celery's children do."""
+    """A signal whose handler raises at once, as in the child processes of Celery."""
 
-    def drop_everything(number: int, frame: object) -> None:
+    def interrupt(number: int, frame: object) -> None:
         raise InterruptedByWorkerError
 
-    previous = signal.signal(request.param, drop_everything)
+    previous = signal.signal(request.param, interrupt)
     yield request.param
     signal.signal(request.param, previous)
 
 
-def test_signal_takes_effect_when_the_answers_are_saved(
+def test_signal_takes_effect_after_the_answers_are_stored(
     simulator: Simulator, impatient: signal.Signals
 ) -> None:
     simulator.configure(latency_seconds=0.2)
-    accounts = due(simulator, 12)
+    accounts = connect_due(simulator, 12)
     refreshed: list[int] = []
     meanwhile(lambda: signal.raise_signal(impatient))
     with pytest.raises(InterruptedByWorkerError):
-        chunks_module.refresh_chunk(
+        chunks.refresh_chunk(
             [account.pk for account in accounts], then=lambda pks, since: refreshed.extend(pks)
         )
     assert 0 < simulator.count(REFRESH) == len(refreshed) < 12
@@ -319,9 +317,9 @@ def test_signal_takes_effect_when_the_answers_are_saved(
     assert not BusinessAccount.objects.exclude(claim_id="").exists()
 
 
-def test_second_signal_acts_at_once(impatient: signal.Signals) -> None:
+def test_second_signal_takes_effect_immediately(impatient: signal.Signals) -> None:
     def work() -> None:
-        with chunks_module._stoppable() as stop:
+        with chunks._stoppable() as stop:
             signal.raise_signal(impatient)
             assert stop.wait(5)
             with pytest.raises(InterruptedByWorkerError):
@@ -331,15 +329,15 @@ def test_second_signal_acts_at_once(impatient: signal.Signals) -> None:
         work()
 
 
-def test_jobs_in_threads_are_stopped_by_the_worker(simulator: Simulator) -> None:
+def test_stop_running_stops_jobs_in_other_threads(simulator: Simulator) -> None:
     simulator.configure(latency_seconds=0.2)
-    accounts = due(simulator, 12)
+    accounts = connect_due(simulator, 12)
     before = signal.getsignal(signal.SIGTERM)
     found: list[dict[str, Any]] = []
 
     def work() -> None:
         try:
-            found.append(chunks_module.refresh_chunk([account.pk for account in accounts]))
+            found.append(chunks.refresh_chunk([account.pk for account in accounts]))
         finally:
             connection.close()
 
@@ -348,7 +346,7 @@ def test_jobs_in_threads_are_stopped_by_the_worker(simulator: Simulator) -> None
     deadline = time.monotonic() + 20
     while not simulator.count(REFRESH) and time.monotonic() < deadline:
         time.sleep(0.01)
-    chunks_module.stop_running()
+    chunks.stop_running()
     thread.join()
     assert found[0]["stopped"] == "interrupted"
     assert signal.getsignal(signal.SIGTERM) is before
