@@ -22,8 +22,8 @@ __all__ = ["check_encryption_keys", "check_stored_tokens"]
 
 _SHORTEST_KEY: Final = 32  # characters: 128 bits even if they are random hexadecimal digits
 
-# Bits by `_estimated_bits`. Random text of the shortest length hardly ever lies below 78, be it of
-# digits only; a word of up to 18 letters stays below, however often it is repeated.
+# As counted by `_estimated_bits`. Random text of the shortest length hardly ever has less than 78
+# bits, even if it consists of digits; a repeated word of up to 18 letters has less than 72.
 _GUESSABLE_BITS: Final = 72
 _NEW_KEY_HINT: Final = (
     'Print a new key with: python -c "import secrets; print(secrets.token_urlsafe(48))". '
@@ -35,7 +35,7 @@ _NEW_KEY_HINT: Final = (
 def check_encryption_keys(
     app_configs: Sequence[AppConfig] | None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Warn about encryption keys that are absent, weak, repeated or shared with Django."""
+    """Warn about encryption keys that are missing, weak, repeated or shared with Django."""
     keys = conf.usable("ENCRYPTION_KEYS", fallback=None)
     if keys is None:
         return []
@@ -43,10 +43,10 @@ def check_encryption_keys(
         return [
             checks.Warning(
                 "TIKTOK_BUSINESS['ENCRYPTION_KEYS'] is empty, so tokens are encrypted with "
-                "SECRET_KEY: once SECRET_KEY is replaced and its old value has left "
-                "SECRET_KEY_FALLBACKS, no stored token can be read and every account has to be "
-                "connected again.",
-                hint=_NEW_KEY_HINT.format(old="the present SECRET_KEY (and SECRET_KEY_FALLBACKS)"),
+                "SECRET_KEY. Once SECRET_KEY is replaced and its old value is removed from "
+                "SECRET_KEY_FALLBACKS, no stored token can be decrypted and every account has to "
+                "be connected again.",
+                hint=_NEW_KEY_HINT.format(old="the current SECRET_KEY (and SECRET_KEY_FALLBACKS)"),
                 id="tiktok_business.W004",
             )
         ]
@@ -62,13 +62,13 @@ def check_encryption_keys(
 
 
 def _key_problems(key: str, *, earlier: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong with a key and the id of the warning about it."""
+    """Yield each problem of a key, and the id of the warning about it."""
     if key in earlier:
         yield "repeats an earlier key", "tiktok_business.W008"
         return
     if key in _django_secrets():
         yield (
-            "is also Django's (SECRET_KEY, SECRET_KEY_FALLBACKS): neither can be replaced alone",
+            "is also in SECRET_KEY or SECRET_KEY_FALLBACKS: neither can be replaced on its own",
             "tiktok_business.W007",
         )
     if len(key) < _SHORTEST_KEY:
@@ -83,31 +83,31 @@ def _key_problems(key: str, *, earlier: list[str]) -> Iterator[tuple[str, str]]:
 def _django_secrets() -> list[object]:
     try:
         return [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
-    except ImproperlyConfigured:  # an empty SECRET_KEY, which Django itself reports
+    except ImproperlyConfigured:  # SECRET_KEY is empty, which Django itself reports
         return []
 
 
 def _estimated_bits(key: str) -> float:
     """Estimate the entropy in bits from how often each character occurs.
 
-    Text that only repeats its beginning counts as that beginning. An upper bound: an order such as
-    that of the alphabet is not recognised.
+    Text that only repeats its beginning counts as that beginning. This is an upper bound: an order
+    such as that of the alphabet is not recognised.
     """
     period = next(length for length in range(1, len(key) + 1) if key.startswith(key[length:]))
     counts = Counter(key[:period]).values()
     return -sum(count * log2(count / period) for count in counts)
 
 
-SAMPLE_ROWS = 50  # of the oldest and of the newest accounts
+SAMPLE_ROWS = 50  # of the oldest accounts, and as many of the newest
 
 
 def check_stored_tokens(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Warn of stored tokens that cannot be read, or that keep an old key in use."""
+    """Warn about stored tokens that cannot be decrypted, or that keep an old key in use."""
     try:
         first_key = cipher.key_id(encryption_secrets()[0])
-    except ImproperlyConfigured:  # the checks on the settings say so
+    except ImproperlyConfigured:  # reported by the checks on the settings
         return []
     return [message for alias in databases or () for message in _check_database(alias, first_key)]
 
@@ -117,10 +117,10 @@ def _check_database(alias: str, first_key: str) -> list[CheckMessage]:
     connection = connections[alias]
     if not router.allow_migrate_model(alias, model):
         return []
-    # `migrate` runs this before it makes the table.
+    # `migrate` runs this check before it creates the table.
     if model._meta.db_table not in connection.introspection.table_names():
         return []
-    # What the first migration made, for the check to work before later ones are applied.
+    # Only columns of the first migration, so that the check works before later ones are applied.
     rows = model.objects.using(alias).only(
         "pk", "app_id", "open_id", "access_token", "refresh_token"
     )
@@ -133,9 +133,8 @@ def _check_database(alias: str, first_key: str) -> list[CheckMessage]:
     except DatabaseError as error:
         return [
             checks.Warning(
-                f"The tokens in database {alias!r} could not be looked at "
-                f"({type(error).__name__}).",
-                hint="May the database's user read the table of the accounts?",
+                f"The tokens in database {alias!r} could not be checked ({type(error).__name__}).",
+                hint="Check that the database user may read the table of the accounts.",
                 id="tiktok_business.W016",
             )
         ]
@@ -150,20 +149,20 @@ def _check_database(alias: str, first_key: str) -> list[CheckMessage]:
     if unreadable:
         messages.append(
             checks.Warning(
-                f"{_some(unreadable, sample)} have tokens that no configured key opens, such as "
+                f"{_some(unreadable, sample)} have tokens that no configured key decrypts, such as "
                 f"{unreadable[0].open_id} in database {alias!r}.",
-                hint="Put the missing key behind the first of ENCRYPTION_KEYS, or have the "
-                "accounts connected again. manage.py rotate_encryption_keys --dry-run lists all "
-                "of them.",
+                hint="Add the missing key to ENCRYPTION_KEYS, after the first, or have the "
+                "accounts connected again. manage.py rotate_encryption_keys --dry-run lists them "
+                "all.",
                 id="tiktok_business.W014",
             )
         )
     if old:
         messages.append(
             checks.Warning(
-                f"{_some(old, sample)} have tokens under another key than the first of "
+                f"{_some(old, sample)} have tokens encrypted with another key than the first of "
                 f"ENCRYPTION_KEYS, in database {alias!r}.",
-                hint="Run manage.py rotate_encryption_keys; then the old keys can be dropped.",
+                hint="Run manage.py rotate_encryption_keys; then the old keys can be removed.",
                 id="tiktok_business.W015",
             )
         )
@@ -171,4 +170,4 @@ def _check_database(alias: str, first_key: str) -> list[CheckMessage]:
 
 
 def _some(accounts: list[Any], sample: dict[int, Any]) -> str:
-    return f"{len(accounts)} of {len(sample)} TikTok Business accounts looked at"
+    return f"{len(accounts)} of {len(sample)} sampled TikTok Business accounts"

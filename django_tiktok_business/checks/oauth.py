@@ -1,4 +1,4 @@
-"""System checks on what the OAuth round trip needs: redirect URI, TikTok's URLs, session cookie."""
+"""System checks on what the OAuth flow needs: redirect URI, TikTok's URLs, session cookie."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ __all__ = [
     "check_urls_are_tiktoks",
 ]
 
-# Any URL splits in this way (RFC 3986, appendix B); urlsplit() raises on some that need a report.
+# Splits any URL (RFC 3986, appendix B); urlsplit() raises on some that have to be reported.
 _URL: Final = re.compile(
     r"(?P<scheme>[^:/?#]+)://(?P<host>[^/?#]+)(?P<path>[^?#]*)(?P<query>\?[^#]*)?(?P<fragment>#.*)?"
 )
-_PORT: Final = re.compile(r":[^\]]*$")  # a colon inside the brackets of an IPv6 address is no port
+_PORT: Final = re.compile(r":[^\]]*$")  # not a colon inside the brackets of an IPv6 address
 
 
 def check_redirect_uri(
     app_configs: Sequence[AppConfig] | None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Report each rule of TikTok's that REDIRECT_URI breaks.
+    """Report each of TikTok's rules that REDIRECT_URI breaks.
 
-    The rules stand on TikTok's page "Accounts API - Authorization" (doc id 1738083939371009, as of
-    2026-11-22). A simulator on localhost breaks several, hence warnings only while DEBUG is on.
+    The rules are on TikTok's page "Accounts API - Authorization" (doc id 1738083939371009, as of
+    2026-11-22). A site on localhost breaks several, so these are only warnings while DEBUG is on.
     """
     uri = conf.usable("REDIRECT_URI", fallback=None)
     if uri is None:
@@ -49,8 +49,8 @@ def check_redirect_uri(
     )
     return [
         severity(
-            f"TikTok does not take TIKTOK_BUSINESS['REDIRECT_URI']: it {problem}.",
-            hint="Register and write a URL like https://YOUR-HOST/tiktok/callback/.",
+            f"TikTok does not accept TIKTOK_BUSINESS['REDIRECT_URI']: it {problem}.",
+            hint="Use a URL like https://YOUR-HOST/tiktok/callback/, here and at TikTok.",
             id=message_id,
         )
         for problem in _redirect_uri_problems(uri)
@@ -63,11 +63,11 @@ def _redirect_uri_problems(uri: str) -> list[str]:
         if parts["scheme"] != "https":
             problems.append("does not begin with https://")
         if _PORT.search(parts["host"]):
-            problems.append("names a port")
+            problems.append("contains a port")
         if not parts["path"].endswith("/"):
-            problems.append("does not end in /")
+            problems.append("does not end with /")
         if parts["query"]:
-            problems.append("has a query")
+            problems.append("has a query string")
         if parts["fragment"]:
             problems.append("has a fragment")
     else:
@@ -80,18 +80,18 @@ def _redirect_uri_problems(uri: str) -> list[str]:
 def check_redirect_uri_is_fixed(
     app_configs: Sequence[AppConfig] | None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Warn when the redirect URI follows the request, whose host and scheme a proxy may change."""
+    """Warn if the redirect URI depends on the request, whose host and scheme a proxy may change."""
     try:
         uri = conf.REDIRECT_URI
-    except ConfigurationError:  # which `check_keys` and `check_values` report
+    except ConfigurationError:  # reported by `check_keys` and `check_values`
         return []
     if uri is not None:
         return []
     return [
         checks.Warning(
             "TIKTOK_BUSINESS['REDIRECT_URI'] is not set, so the redirect URI is built from the "
-            "request: behind a proxy its scheme or host may not be the registered one.",
-            hint='Write "REDIRECT_URI": "https://YOUR-HOST/tiktok/callback/", exactly as '
+            "request. Behind a proxy, its scheme or host may differ from the registered one.",
+            hint='Set "REDIRECT_URI": "https://YOUR-HOST/tiktok/callback/", exactly as '
             "registered with TikTok.",
             id="tiktok_business.W011",
         )
@@ -101,7 +101,7 @@ def check_redirect_uri_is_fixed(
 def check_urls_are_tiktoks(
     app_configs: Sequence[AppConfig] | None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Warn when a production site talks to something else than TikTok, such as a simulator."""
+    """Warn if a production site calls something other than TikTok, such as a simulator."""
     if settings.DEBUG:
         return []
     messages: list[CheckMessage] = []
@@ -113,9 +113,9 @@ def check_urls_are_tiktoks(
         if url is not None and not _is_tiktoks(url):
             messages.append(
                 checks.Warning(
-                    f"TIKTOK_BUSINESS[{name!r}] is not an https URL of TikTok although DEBUG is "
+                    f"TIKTOK_BUSINESS[{name!r}] is not an https URL of TikTok, although DEBUG is "
                     f"off: {consequence}.",
-                    hint=f"Remove the key for the default: {SETTINGS[name].default}.",
+                    hint=f"Remove the key to use the default, {SETTINGS[name].default}.",
                     id=message_id,
                 )
             )
@@ -130,7 +130,7 @@ def _is_tiktoks(url: str) -> bool:
 def check_authorization_url(
     app_configs: Sequence[AppConfig] | None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Report an AUTHORIZATION_URL whose own parameters contradict the other settings."""
+    """Report an AUTHORIZATION_URL whose parameters contradict other settings."""
     parameters = parse_qs(urlsplit(conf.usable("AUTHORIZATION_URL", fallback=None) or "").query)
     messages: list[CheckMessage] = []
     app_id = conf.usable("APP_ID", fallback=None)
@@ -147,9 +147,9 @@ def check_authorization_url(
     if uri is not None and parameters.get("redirect_uri", [uri]) != [uri]:
         messages.append(
             checks.Warning(
-                "The redirect_uri inside TIKTOK_BUSINESS['AUTHORIZATION_URL'] is not "
+                "The redirect_uri in TIKTOK_BUSINESS['AUTHORIZATION_URL'] differs from "
                 "TIKTOK_BUSINESS['REDIRECT_URI'].",
-                hint="Make the two equal, character by character.",
+                hint="Make them identical, character for character.",
                 id="tiktok_business.W009",
             )
         )
@@ -159,14 +159,14 @@ def check_authorization_url(
 def check_session_cookie(
     app_configs: Sequence[AppConfig] | None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Warn about session cookies that browsers leave out when TikTok sends the visitor back."""
+    """Warn about a session cookie that browsers do not send when TikTok redirects back."""
     if str(settings.SESSION_COOKIE_SAMESITE).lower() != "strict":
         return []
     return [
         checks.Warning(
             "SESSION_COOKIE_SAMESITE is 'Strict', so browsers do not send the session cookie when "
-            "TikTok sends a visitor back: nobody can connect an account in the browser.",
-            hint='Write SESSION_COOKIE_SAMESITE = "Lax", which is Django\'s default.',
+            "TikTok redirects a visitor back: nobody can connect an account.",
+            hint='Set SESSION_COOKIE_SAMESITE = "Lax", which is Django\'s default.',
             id="tiktok_business.W012",
         )
     ]

@@ -37,7 +37,7 @@ def check_keys(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[C
         return [
             checks.Error(
                 "The setting TIKTOK_BUSINESS is missing or not a dict.",
-                hint='Write TIKTOK_BUSINESS = {"APP_ID": "...", "APP_SECRET": "..."}.',
+                hint='Set TIKTOK_BUSINESS = {"APP_ID": "...", "APP_SECRET": "..."}.',
                 id="tiktok_business.E001",
             )
         ]
@@ -56,7 +56,7 @@ def check_keys(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[C
             messages.append(
                 checks.Error(
                     f"TIKTOK_BUSINESS has the unknown key {key!r}.",
-                    hint=f"Write {near[0]!r}." if near else "Remove it.",
+                    hint=f"Did you mean {near[0]!r}?" if near else "Remove it.",
                     id="tiktok_business.E003",
                 )
             )
@@ -67,12 +67,12 @@ def check_values(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list
     """Report values of the wrong type or out of range."""
     try:
         values = conf.configured()
-    except ConfigurationError:  # which `check_keys` reports
+    except ConfigurationError:  # reported by `check_keys`
         return []
     return [
         checks.Error(
             f"TIKTOK_BUSINESS[{name!r}] {problem}.",
-            hint=f'Write "{name}": {setting.example}.',
+            hint=f'Set "{name}": {setting.example}.',
             id="tiktok_business.E004",
         )
         for name, setting in SETTINGS.items()
@@ -88,20 +88,20 @@ def check_cache_alias(app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
     return [
         checks.Error(
             f"TIKTOK_BUSINESS['CACHE_ALIAS'] is {alias!r}, which is not in CACHES.",
-            hint=f"Write one of: {', '.join(map(repr, settings.CACHES))}.",
+            hint=f"Use one of: {', '.join(map(repr, settings.CACHES))}.",
             id="tiktok_business.E006",
         )
     ]
 
 
-# Each of its own process, without memory at all, or with an add() that two can win.
+# Separate in each process, without any storage, or with an add() that is not atomic.
 _UNSHARED_CACHES = ("locmem.LocMemCache", "dummy.DummyCache", "filebased.FileBasedCache")
 
 
 def check_cache_is_shared(
     app_configs: Sequence[AppConfig] | None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Warn about a cache through which processes cannot keep to one REQUESTS_PER_MINUTE."""
+    """Warn about a cache through which processes cannot share the rate limit."""
     backend = settings.CACHES.get(conf.usable("CACHE_ALIAS", fallback=None), {}).get("BACKEND", "")
     if not conf.usable("REQUESTS_PER_MINUTE", fallback=None) or not backend.endswith(
         _UNSHARED_CACHES
@@ -109,8 +109,8 @@ def check_cache_is_shared(
         return []
     return [
         checks.Warning(
-            f"The cache of TIKTOK_BUSINESS['CACHE_ALIAS'] is a {backend.rpartition('.')[2]}, so "
-            "each process makes REQUESTS_PER_MINUTE calls by itself.",
+            f"The cache of TIKTOK_BUSINESS['CACHE_ALIAS'] is a {backend.rpartition('.')[2]}, which "
+            "cannot share a rate limit: each process makes up to REQUESTS_PER_MINUTE calls.",
             hint="Use Redis, Memcached or the database cache, or divide REQUESTS_PER_MINUTE by the "
             "number of processes.",
             id="tiktok_business.W013",
@@ -129,14 +129,14 @@ def check_session_factory(
         problem = None if callable(import_string(path)) else "is not callable"
     except ImportError as err:
         problem = f"cannot be imported ({err})"
-    except Exception as err:  # noqa: BLE001 -- of the module; its text may hold a secret
+    except Exception as err:  # noqa: BLE001 -- raised by the module; its text may contain a secret
         problem = f"cannot be imported ({type(err).__name__})"
     if problem is None:
         return []
     return [
         checks.Error(
             f"TIKTOK_BUSINESS['SESSION_FACTORY_PATH']: {path!r} {problem}.",
-            hint="Write the dotted path of a function that returns a requests.Session.",
+            hint="Set the dotted path of a function that returns a requests.Session.",
             id="tiktok_business.E007",
         )
     ]
@@ -145,7 +145,7 @@ def check_session_factory(
 def check_claim_outlasts_call(
     app_configs: Sequence[AppConfig] | None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Refuse a claim that may run out under a worker that is still waiting for TikTok."""
+    """Report a claim that can expire while its worker is still waiting for TikTok."""
     names = ("CLAIM_SECONDS", "MAX_ATTEMPTS", "REQUEST_TIMEOUT_SECONDS")
     claim_seconds, max_attempts, timeout_seconds = (
         conf.usable(name, fallback=None) for name in names
@@ -159,9 +159,9 @@ def check_claim_outlasts_call(
         checks.Error(
             f"TIKTOK_BUSINESS['CLAIM_SECONDS'] is {claim_seconds}, but with "
             f"REQUEST_TIMEOUT_SECONDS = {timeout_seconds} and MAX_ATTEMPTS = {max_attempts} one "
-            f"refresh may take {shortest:.0f} seconds, pauses included: a second worker could "
-            "refresh the same account meanwhile.",
-            hint=f'Write "CLAIM_SECONDS": {shortest:.0f}, or shorten the time-out.',
+            f"refresh can take {shortest:.0f} seconds, including pauses. A second worker could "
+            "refresh the same account in the meantime.",
+            hint=f'Set "CLAIM_SECONDS": {shortest:.0f}, or a shorter timeout.',
             id="tiktok_business.E010",
         )
     ]
@@ -170,14 +170,14 @@ def check_claim_outlasts_call(
 def check_time_zone_support(
     app_configs: Sequence[AppConfig] | None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Report USE_TZ = False, under which a time does not name an instant."""
+    """Report USE_TZ = False, with which stored times are ambiguous."""
     if settings.USE_TZ:
         return []
     return [
         checks.Error(
-            "USE_TZ is False: local times without a zone repeat an hour when the clocks go back, "
-            "so it would be unknown when a token expires.",
-            hint="Write USE_TZ = True.",
+            "USE_TZ is False. Local times repeat an hour when the clocks go back, so it would be "
+            "ambiguous when a token expires.",
+            hint="Set USE_TZ = True.",
             id="tiktok_business.E008",
         )
     ]

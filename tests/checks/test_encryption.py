@@ -1,4 +1,4 @@
-"""``manage.py check --database default``: tokens that no key opens, or that an old one does."""
+"""System checks on encryption keys and on the tokens stored under them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from django.core import checks
-from django.core.checks import CheckMessage
+from django.core.checks import CheckMessage, Tags, run_checks
 from django.core.checks import Warning as CheckWarning
 from django.core.management import call_command
 from django.db import ProgrammingError, connection
@@ -15,8 +15,99 @@ from django.test.utils import CaptureQueriesContext
 from django_tiktok_business.checks import encryption
 from django_tiktok_business.encryption import cipher
 from django_tiktok_business.models import BusinessAccount
+from tests.support.checks import (
+    DJANGO_KEY,
+    GOOD_CASE,
+    KEY,
+    OLD_DJANGO_KEY,
+    OTHER_KEY,
+    Case,
+    reported,
+)
 from tests.support.factories import make_account
 from tests.support.simulator import override_tiktok
+
+NEW_KEY_HINT = (
+    'Print a new key with: python -c "import secrets; print(secrets.token_urlsafe(48))". '
+    "Put it first in TIKTOK_BUSINESS['ENCRYPTION_KEYS'], and keep {} after it for as long as "
+    "stored tokens are encrypted with it."
+)
+SHORT = "is shorter than 32 characters"
+GUESSABLE = "is easy to guess: it repeats itself or uses few different characters"
+SHARED = "is also in SECRET_KEY or SECRET_KEY_FALLBACKS: neither can be replaced on its own"
+REPEATED = "repeats an earlier key"
+
+
+def weak_key(name: str, keys: list[str], *faults: tuple[int, str, str], **django: Any) -> Case:
+    return Case(
+        name,
+        [
+            CheckWarning(
+                f"TIKTOK_BUSINESS['ENCRYPTION_KEYS'][{index}] {problem}.",
+                hint="Remove it." if number == "W008" else NEW_KEY_HINT.format("this one"),
+                id=f"tiktok_business.{number}",
+            )
+            for index, problem, number in faults
+        ],
+        keys={"ENCRYPTION_KEYS": keys},
+        django=django,
+    )
+
+
+CASES = [
+    Case(
+        "no encryption key",
+        [
+            CheckWarning(
+                "TIKTOK_BUSINESS['ENCRYPTION_KEYS'] is empty, so tokens are encrypted with "
+                "SECRET_KEY. Once SECRET_KEY is replaced and its old value is removed from "
+                "SECRET_KEY_FALLBACKS, no stored token can be decrypted and every account has to "
+                "be connected again.",
+                hint=NEW_KEY_HINT.format("the current SECRET_KEY (and SECRET_KEY_FALLBACKS)"),
+                id="tiktok_business.W004",
+            )
+        ],
+        without="ENCRYPTION_KEYS",
+    ),
+    weak_key("short key", [KEY[:31]], (0, SHORT, "W005")),
+    weak_key("second key short", [KEY, "secret"], (1, SHORT, "W005")),
+    weak_key("key of one character", ["a" * 64], (0, GUESSABLE, "W006")),
+    weak_key("key of one word repeated", ["correcthorse" * 5], (0, GUESSABLE, "W006")),
+    weak_key("key of a word cut off", [("change-me-" * 4)[:-1]], (0, GUESSABLE, "W006")),
+    weak_key("key of few characters", ["abacabadabacabaaabbccddabcdabcda"], (0, GUESSABLE, "W006")),
+    weak_key("key of Django", [DJANGO_KEY], (0, SHARED, "W007")),
+    weak_key("old key of Django", [KEY, OLD_DJANGO_KEY], (1, SHARED, "W007")),
+    weak_key(
+        "short key of Django",
+        ["django-insecure"],
+        (0, SHARED, "W007"),
+        (0, SHORT, "W005"),
+        SECRET_KEY="django-insecure",
+    ),
+    weak_key("key twice", [KEY, OTHER_KEY, KEY], (2, REPEATED, "W008")),
+    weak_key("short key twice", ["short", "short"], (0, SHORT, "W005"), (1, REPEATED, "W008")),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_fault_is_reported_and_nothing_else(case: Case) -> None:
+    with case.configured():
+        assert reported(deploy=case.deploy) == case.expected
+
+
+def test_f30_key_of_django_is_reported_without_secret_key_crash() -> None:
+    with GOOD_CASE.configured(SECRET_KEY=""):
+        assert reported() == []
+
+
+def test_f30_checks_about_keys_are_security_checks() -> None:
+    case = next(case for case in CASES if case.name == "key of Django")
+    with case.configured():
+        found = run_checks(tags=[Tags.security])
+    assert case.expected[0] in found
+
+
+# Stored tokens
 
 OLD = "old-key-old-key-old-key-old-key-0123456789"
 NEW = "new-key-new-key-new-key-new-key-0123456789"
@@ -32,9 +123,9 @@ def check(databases: list[str] | None) -> list[CheckMessage]:
 
 
 W015 = CheckWarning(
-    "1 of 2 TikTok Business accounts looked at have tokens under another key than the first of "
-    "ENCRYPTION_KEYS, in database 'default'.",
-    hint="Run manage.py rotate_encryption_keys; then the old keys can be dropped.",
+    "1 of 2 sampled TikTok Business accounts have tokens encrypted with another key than the first "
+    "of ENCRYPTION_KEYS, in database 'default'.",
+    hint="Run manage.py rotate_encryption_keys; then the old keys can be removed.",
     id="tiktok_business.W015",
 )
 
@@ -47,7 +138,7 @@ def test_rows_under_the_first_key_are_fine() -> None:
 
 
 @pytest.mark.django_db
-def test_rows_under_an_old_key_are_told_until_they_are_rotated() -> None:
+def test_rows_under_an_old_key_are_reported_until_they_are_rotated() -> None:
     with keys(OLD):
         make_account(open_id="old")
     with keys(NEW, OLD):
@@ -58,17 +149,17 @@ def test_rows_under_an_old_key_are_told_until_they_are_rotated() -> None:
 
 
 @pytest.mark.django_db
-def test_f28_unreadable_rows_are_told() -> None:
+def test_f28_unreadable_rows_are_reported() -> None:
     with keys(OLD):
         make_account(open_id="old")
     with keys(NEW):
         make_account(open_id="new")
         (message,) = check(["default"])
     assert message == CheckWarning(
-        "1 of 2 TikTok Business accounts looked at have tokens that no configured key opens, such "
+        "1 of 2 sampled TikTok Business accounts have tokens that no configured key decrypts, such "
         "as old in database 'default'.",
-        hint="Put the missing key behind the first of ENCRYPTION_KEYS, or have the accounts "
-        "connected again. manage.py rotate_encryption_keys --dry-run lists all of them.",
+        hint="Add the missing key to ENCRYPTION_KEYS, after the first, or have the accounts "
+        "connected again. manage.py rotate_encryption_keys --dry-run lists them all.",
         id="tiktok_business.W014",
     )
 
@@ -91,12 +182,14 @@ def test_many_rows_are_sampled_at_both_ends() -> None:
         BusinessAccount.objects.bulk_create(rows(range(count - 1, count)))
     with keys(NEW, OLD):
         (message,) = check(["default"])
-    assert message.msg.startswith("2 of 100 TikTok Business accounts looked at have tokens under")
+    assert message.msg.startswith(
+        "2 of 100 sampled TikTok Business accounts have tokens encrypted with"
+    )
 
 
 @pytest.mark.django_db
-def test_no_database_is_asked_without_being_named() -> None:
-    # Django's checks on JSON fields try this once in a process, by asking SQLite.
+def test_database_that_is_not_named_is_not_queried() -> None:
+    # Django's checks on JSON fields find this out once in a process, with a query on SQLite.
     assert connection.features.supports_json_field
     with keys(OLD):
         make_account()
@@ -106,7 +199,7 @@ def test_no_database_is_asked_without_being_named() -> None:
 
 
 @pytest.mark.django_db
-def test_wrong_keys_are_left_to_the_checks_on_the_settings() -> None:
+def test_wrong_keys_are_only_reported_by_the_checks_on_the_settings() -> None:
     with override_tiktok(ENCRYPTION_KEYS="one text"):
         messages = checks.run_checks(databases=["default"])
     ids = [message.id for message in messages if (message.id or "").startswith("tiktok_business")]
@@ -119,7 +212,7 @@ class ElsewhereRouter:
 
 
 @pytest.mark.django_db
-def test_database_of_other_apps_is_left_alone(settings: Any) -> None:
+def test_database_without_the_accounts_is_left_alone(settings: Any) -> None:
     with keys(OLD):
         make_account()
     settings.DATABASE_ROUTERS = [f"{__name__}.ElsewhereRouter"]
@@ -128,7 +221,7 @@ def test_database_of_other_apps_is_left_alone(settings: Any) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_table_that_is_not_there_yet_is_no_trouble() -> None:
+def test_missing_table_is_not_reported() -> None:
     with connection.schema_editor() as editor:
         editor.alter_db_table(
             BusinessAccount, BusinessAccount._meta.db_table, "tiktok_business_elsewhere"
@@ -143,20 +236,20 @@ def test_table_that_is_not_there_yet_is_no_trouble() -> None:
 
 
 @pytest.mark.django_db
-def test_no_token_and_no_key_is_told() -> None:
+def test_message_shows_no_token_and_no_key() -> None:
     with keys(OLD):
         make_account(access_token="act.canary", refresh_token="rft.canary")
     with keys(NEW):
-        told = str(check(["default"]))
-    assert "W014" in told
-    assert "canary" not in told
-    assert OLD not in told
-    assert NEW not in told
-    assert cipher.PREFIX not in told
+        texts = str(check(["default"]))
+    assert "W014" in texts
+    assert "canary" not in texts
+    assert OLD not in texts
+    assert NEW not in texts
+    assert cipher.PREFIX not in texts
 
 
 @pytest.mark.django_db(transaction=True)
-def test_table_that_may_not_be_read_is_a_warning() -> None:
+def test_table_that_cannot_be_read_is_a_warning() -> None:
     def deny(execute: Any, sql: str, *arguments: Any) -> Any:
         if "access_token" in sql:
             raise ProgrammingError("act.canary")
@@ -166,5 +259,5 @@ def test_table_that_may_not_be_read_is_a_warning() -> None:
         messages = checks.run_checks(databases=["default"])
     (message,) = [message for message in messages if message.id == "tiktok_business.W016"]
     assert message.msg == (
-        "The tokens in database 'default' could not be looked at (ProgrammingError)."
+        "The tokens in database 'default' could not be checked (ProgrammingError)."
     )
