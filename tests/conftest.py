@@ -16,7 +16,7 @@ from django.db import connection
 
 from tests.support.browser import chromium, site
 from tests.support.requires import some_redis, summary
-from tests.support.simulator import forget_ceilings, only_one_suite
+from tests.support.simulator import forget_limits, only_one_suite
 
 __all__: Sequence[str] = ["chromium", "site"]
 
@@ -85,9 +85,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_ceiling() -> Iterator[None]:
+def _own_limits() -> Iterator[None]:
     yield
-    forget_ceilings()
+    forget_limits()
 
 
 @pytest.fixture(autouse=True)

@@ -74,6 +74,6 @@ TIKTOK_BUSINESS: dict[str, Any] = {
     "APP_SECRET": "simulator-app-secret-not-real",
     "ENCRYPTION_KEYS": ["test-only-Zr8vN2kXq5TgWb9YhJ4mLc7PdFs3RuEa"],
     "REDIRECT_URI": "https://testserver.example/tiktok/callback/",
-    "REQUESTS_PER_MINUTE": 0,  # what is about the ceiling sets one
+    "REQUESTS_PER_MINUTE": 0,  # tests of the rate limit set one
     "SESSION_FACTORY_PATH": "tests.support.simulator.simulator_session",
 }

@@ -52,7 +52,7 @@ from tests.support.canaries import (
 from tests.support.factories import make_user
 from tests.support.leaks import shown_of
 from tests.support.simulated import PROFILE
-from tests.support.simulator import forget_ceilings, next_statement, override_tiktok
+from tests.support.simulator import forget_limits, next_statement, override_tiktok
 from tests.support.visits import CONNECT, come_back, failing, messages_of, rendered, value_in
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class Drive:
             for page, _ in getattr(message, "alternatives", []):
                 evidence.keep("mail", when, str(page))
         mail.outbox.clear()
-        forget_ceilings()
+        forget_limits()
 
     # In the browser
 
@@ -289,10 +289,10 @@ class Drive:
                 self.simulator.fail_next(name, times=None, **details)
             back = self.back_from_tiktok("galaxy_gadgets")
             self.see(f"callback, {name}", self.client.get(back))
-            forget_ceilings()
+            forget_limits()
             for what, act in self.calls_for(account).items():
                 self.attempt(f"{what}, {name}", act)
-                forget_ceilings()
+                forget_limits()
                 account.refresh_from_db()
         self.simulator.clear_faults()
         self.look(name)
@@ -384,7 +384,7 @@ class Drive:
                     self.simulator.fail_next(**fault)
                 self.see(f"admin {name}", post(one[name], {"post": "yes"}, follow=True))
                 self.simulator.clear_faults()
-                forget_ceilings()
+                forget_limits()
             account = self.connected()
         for url in sorted({*one.values()} - {one["disconnect"]}):
             self.see(f"admin POST {url}", post(url, {"owner": ""}, follow=True))

@@ -25,7 +25,7 @@ from tests.support.canaries import (
 from tests.support.celery_workers import REDIS_URL, Broker, own_broker, worker
 from tests.support.processes import wait_until
 from tests.support.simulated import REFRESH
-from tests.support.simulator import forget_ceilings, override_tiktok
+from tests.support.simulator import forget_limits, override_tiktok
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +59,7 @@ def commands(drive: Drive) -> None:
             drive.simulator.fail_next(fault, path=REFRESH, times=None)
             command(drive, *once, *options)
             drive.simulator.clear_faults()
-            forget_ceilings()
+            forget_limits()
     command(drive, "refresh_tokens", "--account", "unknown")
     bakery, gadgets = drive.connected(), drive.connected("galaxy_gadgets")
     for options in ([], ["--json"], ["--account", bakery.open_id]):

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from requests.adapters import BaseAdapter
 from urllib3 import HTTPResponse
 
-from tests.support.simulator import forget_ceilings, override_tiktok
+from tests.support.simulator import forget_limits, override_tiktok
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -73,7 +73,7 @@ def case() -> Iterator[None]:
         yield
     finally:
         connection.savepoint_rollback(point)
-        forget_ceilings()
+        forget_limits()
 
 
 # TikTok, in process

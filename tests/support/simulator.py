@@ -66,8 +66,8 @@ def next_statement(start: str, error: BaseException) -> AbstractContextManager[C
     return wrapped()
 
 
-def forget_ceilings() -> None:
-    """Let no pause that TikTok asked for, and no slot that is taken, be known any more."""
+def forget_limits() -> None:
+    """Forget the rate limits: every slot taken, and every pause that TikTok asked for."""
     rate_limit.shared_limiter.cache_clear()
     cache.clear()
     shared_cache._warned_at.clear()

@@ -17,7 +17,7 @@ from django_tiktok_business.simulator import Simulator
 from django_tiktok_business.tokens import claims
 from tests.support.batches import are_live, claimed_rows, make_due
 from tests.support.simulator import (
-    forget_ceilings,
+    forget_limits,
     override_tiktok,
     simulator_session,
 )
@@ -97,7 +97,7 @@ def test_f53_run_that_is_refused_after_three_pauses_stops(paced: Simulator) -> N
     assert claimed_rows() == 0
     # They are all still due, the refused one too.
     assert not BusinessAccount.objects.exclude(status="active", next_attempt_at=None).exists()
-    forget_ceilings()
+    forget_limits()
     paced.clear_faults()
     assert services.refresh_due_accounts().refreshed == 4
     assert are_live(paced)

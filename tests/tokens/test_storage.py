@@ -29,7 +29,7 @@ from django_tiktok_business.simulator import Simulator
 from django_tiktok_business.tokens import claims
 from tests.support.accounts import pair, stored, values
 from tests.support.factories import connect
-from tests.support.simulator import forget_ceilings, meanwhile, override_tiktok, running_simulator
+from tests.support.simulator import forget_limits, meanwhile, override_tiktok, running_simulator
 
 REFRESH = "/tt_user/oauth2/refresh_token/"
 Status = BusinessAccount.Status
@@ -207,7 +207,7 @@ def test_f06_f07_f08_other_failures_keep_the_pair_and_the_status(
         assert row.last_error_code == details.get("code", row.last_error_code)
         assert row.last_error_request_id == getattr(caught.value, "request_id", "")
 
-        forget_ceilings()  # ends a pause that TikTok has asked for
+        forget_limits()  # ends a pause that TikTok has asked for
         services.refresh_account(account)
         assert stored(account).consecutive_failures == 0
 

@@ -30,7 +30,7 @@ from django_tiktok_business.simulator import Simulator
 from django_tiktok_business.tokens import claims
 from tests.support.factories import connect
 from tests.support.simulator import (
-    forget_ceilings,
+    forget_limits,
     meanwhile,
     next_statement,
     override_tiktok,
@@ -635,7 +635,7 @@ def test_f53_run_that_is_refused_again_and_again_exits_2(
     assert (status, last_line(output)) == (2, SUMMARY.format(0, 1, 0, 0, 0, "rate_limited"))
     assert simulator.count(REFRESH) == 4
     simulator.clear_faults()
-    forget_ceilings()
+    forget_limits()
     assert run() == (0, SUMMARY.format(3, 0, 0, 0, 0, "no") + "\n")
     assert all(is_live(simulator, account) for account in accounts)
 
