@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -22,7 +23,8 @@ from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
 from tests.support.accounts import Listener, connect_account, consent, pair, stored
 from tests.support.factories import connect, make_user
-from tests.support.simulator import meanwhile, next_statement, override_tiktok
+from tests.support.refresh_runs import due, is_live
+from tests.support.simulator import meanwhile, next_statement, override_tiktok, running_simulator
 
 REFRESH = "/tt_user/oauth2/refresh_token/"
 TOKEN = "/tt_user/oauth2/token/"
@@ -297,3 +299,71 @@ def test_profile_of_an_account_that_is_deleted_meanwhile_is_left_out(simulator: 
     )
     assert report.refreshed == 1
     assert simulator.count(PROFILE) == 0
+
+
+def test_f16_two_runs_at_once_refresh_each_account_once() -> None:
+    with (
+        running_simulator(strict=True, latency_seconds=0.02) as simulator,
+        override_tiktok(REQUESTS_PER_MINUTE=0, REFRESH_CONCURRENCY=4),
+    ):
+        accounts = [due(simulator, number) for number in range(1, 25)]
+        reports: list[services.RefreshReport] = []
+
+        def work() -> None:
+            try:
+                reports.append(services.refresh_due_accounts())
+            finally:
+                connection.close()
+
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert simulator.count(REFRESH) == 24
+        assert sum(report.refreshed for report in reports) == 24
+        assert all(report.all_refreshed for report in reports)
+        assert all(is_live(simulator, account) for account in accounts)
+
+
+def test_callback_that_raises_loses_no_token(
+    simulator: Simulator,
+) -> None:
+    accounts = [due(simulator, number) for number in range(1, 4)]
+
+    def fail(result: services.RefreshResult) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        services.refresh_due_accounts(on_result=fail)
+    assert all(is_live(simulator, account) for account in accounts)
+    assert not BusinessAccount.objects.exclude(claim_id="").exists()
+
+
+def test_stop_finishes_open_calls_and_leaves_the_rest(simulator: Simulator) -> None:
+    accounts = [due(simulator, number) for number in range(1, 10)]
+    stop = threading.Event()
+    report = services.refresh_due_accounts(
+        concurrency=1, stop=stop, on_result=lambda result: stop.set(), sync_profiles=True
+    )
+    assert report.stopped == "interrupted"
+    assert not report.all_refreshed
+    assert 1 <= report.refreshed < 9
+    assert simulator.count(PROFILE) == 0
+    assert all(is_live(simulator, account) for account in accounts)
+    assert not BusinessAccount.objects.exclude(claim_id="").exists()
+
+
+def test_stop_between_two_profiles_leaves_the_rest(simulator: Simulator) -> None:
+    for number in range(1, 4):
+        due(simulator, number)
+    stop = threading.Event()
+
+    def nothing() -> None:
+        """Let the three refreshes pass."""
+
+    for event in (nothing, nothing, nothing, stop.set):
+        meanwhile(event)
+    report = services.refresh_due_accounts(concurrency=1, stop=stop, sync_profiles=True)
+    assert report.refreshed == 3
+    assert simulator.count(PROFILE) == 1
