@@ -1,17 +1,13 @@
-"""``manage.py tiktok_doctor``: each trouble is found, named, and met with a word of advice."""
+"""What the doctor examines: each problem is found, named, and reported with advice."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from datetime import timedelta
 from email.utils import format_datetime
-from io import BytesIO, StringIO, TextIOWrapper
 from typing import Any
 
 import pytest
 import requests
-from django.core.management import CommandError, call_command
 from django.db import OperationalError
 from django.test import override_settings
 from django.urls import include, path
@@ -19,61 +15,21 @@ from django.utils import timezone
 
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
+from tests.support.doctor import WELL, examine, troubles
 from tests.support.factories import connect, make_account
 from tests.support.simulator import (
     next_statement,
     override_tiktok,
-    running_simulator,
     simulator_session,
 )
 
-HOSTS = ("www.tiktok.com", "business-api.tiktok.com")
-WELL = [
-    "✓ TIKTOK_BUSINESS is complete and well-formed.",
-    "✓ REDIRECT_URI leads to the callback, /tiktok/callback/.",
-    "✓ Cache 'default' lets one process at a time take a turn.",
-    *(f"✓ {host} can be reached." for host in HOSTS),
-    "✓ TikTok accepts APP_ID and APP_SECRET.",
-    "✓ Accounts: 1 active, 0 reauthorization_required, 0 revoked.",
-]
 Status = BusinessAccount.Status
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("examined")]
 
 
-@pytest.fixture(autouse=True)
-def simulator() -> Iterator[Simulator]:
-    # The caches of one process, and W013 with them, are what the tests have.
-    silenced = override_settings(SILENCED_SYSTEM_CHECKS=["tiktok_business.W013"])
-    with running_simulator(strict=True) as simulator, silenced, override_tiktok(MAX_ATTEMPTS=1):
-        yield simulator
-
-
-def examine(*arguments: str) -> tuple[int, list[str]]:
-    """The exit status and the lines that the command prints."""
-    stdout = StringIO()
-    status = 0
-    try:
-        call_command("tiktok_doctor", *arguments, stdout=stdout)
-    except CommandError as error:
-        status = error.returncode
-    return status, stdout.getvalue().splitlines()
-
-
-def troubles(*arguments: str) -> tuple[int, list[str]]:
-    status, lines = examine(*arguments)
-    return status, [line for line in lines if not line.startswith("✓")]
-
-
-def test_healthy_setup(simulator: Simulator) -> None:
-    connect(simulator)
-    before = BusinessAccount.objects.values().get()
-    assert examine() == (0, WELL)
-    assert BusinessAccount.objects.values().get() == before
-
-
-def test_account_that_tiktok_confirms(simulator: Simulator) -> None:
-    account = connect(simulator)
+def test_account_that_tiktok_confirms(examined: Simulator) -> None:
+    account = connect(examined)
     with override_tiktok(SCOPES=account.scopes):
         assert examine("--account", account.open_id) == (
             0,
@@ -81,21 +37,7 @@ def test_account_that_tiktok_confirms(simulator: Simulator) -> None:
         )
 
 
-def test_json_has_the_same_findings(simulator: Simulator) -> None:
-    connect(simulator, consecutive_failures=2)
-    status, (line,) = examine("--json")
-    answer = json.loads(line)
-    assert status == answer["status"] == 1
-    assert [f"✓ {each['message']}" for each in answer["findings"]][:-1] == WELL
-    assert answer["findings"][-1] == {
-        "check": "accounts",
-        "level": "warning",
-        "message": "1 active accounts could not be refreshed the last time.",
-        "hint": "The admin shows why; they are tried again.",
-    }
-
-
-def test_wrong_settings_end_it_at_once(simulator: Simulator) -> None:
+def test_wrong_settings_end_the_examination(examined: Simulator) -> None:
     with override_tiktok(REQUEST_TIMEOUT_SECONDS="20", APP_IDD="7"):
         status, lines = examine()
     assert status == 2
@@ -105,11 +47,11 @@ def test_wrong_settings_end_it_at_once(simulator: Simulator) -> None:
         "✗ The rest was not looked at.",
         "    Mend the settings and run it again.",
     ]
-    assert simulator.count("/tt_user/oauth2/refresh_token/") == 0
+    assert examined.count("/tt_user/oauth2/refresh_token/") == 0
 
 
 @override_settings(SILENCED_SYSTEM_CHECKS=[])
-def test_warnings_of_the_checks_are_passed_on(simulator: Simulator) -> None:
+def test_warnings_of_the_checks_are_passed_on(examined: Simulator) -> None:
     with override_tiktok(REQUESTS_PER_MINUTE=600):
         status, lines = troubles()
     assert status == 1
@@ -163,7 +105,7 @@ def test_redirect_uri_from_the_request() -> None:
         ),
     ],
 )
-def test_cache_that_shares_nothing(backend: str, message: str) -> None:
+def test_cache_that_processes_cannot_share(backend: str, message: str) -> None:
     caches = {
         "default": {
             "BACKEND": f"django.core.cache.backends.{backend}",
@@ -181,10 +123,10 @@ SILENCED = [f"tiktok_business.{each}" for each in ("W002", "W003", "W013")]
 
 
 @override_settings(SILENCED_SYSTEM_CHECKS=SILENCED)
-def test_api_that_cannot_be_reached(simulator: Simulator) -> None:
-    account = connect(simulator)
+def test_api_that_cannot_be_reached(examined: Simulator) -> None:
+    account = connect(examined)
     api = "http://user:password-canary@127.0.0.1:9/open_api/v1.3"
-    with simulator.serve() as base_url:
+    with examined.serve() as base_url:
         authorization_url = f"{base_url}/v2/auth/authorize"
         with override_tiktok(
             SESSION_FACTORY_PATH=None, AUTHORIZATION_URL=authorization_url, API_BASE_URL=api
@@ -197,9 +139,9 @@ def test_api_that_cannot_be_reached(simulator: Simulator) -> None:
 
 
 @override_settings(SILENCED_SYSTEM_CHECKS=SILENCED)
-def test_authorization_page_is_for_browsers(simulator: Simulator) -> None:
+def test_authorization_page_is_for_browsers(examined: Simulator) -> None:
     with (
-        simulator.serve() as base_url,
+        examined.serve() as base_url,
         override_tiktok(
             SESSION_FACTORY_PATH=None,
             AUTHORIZATION_URL="http://127.0.0.1:9/v2/auth/authorize",
@@ -218,7 +160,7 @@ def no_session() -> None:
     return None
 
 
-def test_session_factory_that_gives_none() -> None:
+def test_session_factory_that_returns_no_session() -> None:
     with override_tiktok(SESSION_FACTORY_PATH=f"{__name__}.no_session"):
         assert troubles() == (
             2,
@@ -236,7 +178,7 @@ def test_urls_that_cannot_be_loaded() -> None:
     assert lines[0] == "✗ The project's URLs cannot be loaded (ModuleNotFoundError)."
 
 
-def test_redirect_uri_that_is_no_url() -> None:
+def test_redirect_uri_that_is_not_a_url() -> None:
     with override_tiktok(REDIRECT_URI="https://[bad/tiktok/callback/"):
         status, lines = troubles()
     assert status == 2
@@ -252,14 +194,9 @@ def test_no_key_at_all(settings: Any) -> None:
     assert lines[-2] == "✗ The rest was not looked at."
 
 
-def test_open_id_that_is_no_text_is_refused() -> None:
-    with pytest.raises(CommandError, match="an open id is printable text"):
-        call_command("tiktok_doctor", "--account", "\udcff")
-
-
-def test_real_server_tells_the_time(simulator: Simulator) -> None:
+def test_clock_agrees_with_that_of_a_real_server(examined: Simulator) -> None:
     with (
-        simulator.serve() as base_url,
+        examined.serve() as base_url,
         override_tiktok(
             SESSION_FACTORY_PATH=None,
             AUTHORIZATION_URL=f"{base_url}/v2/auth/authorize",
@@ -280,10 +217,10 @@ _date = ""
 def dated_session() -> requests.Session:
     session = simulator_session()
 
-    def tell(response: requests.Response, **kwargs: Any) -> None:
+    def set_date(response: requests.Response, **kwargs: Any) -> None:
         response.headers["Date"] = _date
 
-    session.hooks["response"].append(tell)
+    session.hooks["response"].append(set_date)
     return session
 
 
@@ -291,21 +228,21 @@ def dated_session() -> requests.Session:
     ("seconds", "difference"), [(-120, "120 seconds ahead of"), (180, "180 seconds behind")]
 )
 def test_clock_that_is_off(seconds: int, difference: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    told_at = timezone.now() + timedelta(seconds=seconds, milliseconds=500)
-    monkeypatch.setitem(globals(), "_date", format_datetime(told_at.replace(microsecond=0)))
+    host_time = timezone.now() + timedelta(seconds=seconds, milliseconds=500)
+    monkeypatch.setitem(globals(), "_date", format_datetime(host_time.replace(microsecond=0)))
     with override_tiktok(SESSION_FACTORY_PATH=f"{__name__}.dated_session"):
         status, lines = troubles()
     assert status == 1
     value, _, direction = difference.partition(" seconds ")
     (line, hint) = lines[:2]
     assert f" seconds {direction} that of www.tiktok.com." in line
-    told = int(line.removeprefix("! This machine's clock is ").split()[0])
-    assert abs(told - int(value)) <= 20, "some seconds pass on a busy machine"
+    reported = int(line.removeprefix("! This machine's clock is ").split()[0])
+    assert abs(reported - int(value)) <= 20, "some seconds pass on a busy machine"
     assert "NTP" in hint
 
 
 @pytest.mark.parametrize("date", ["", "yesterday"])
-def test_host_that_tells_no_time(date: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_without_a_usable_date(date: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "_date", date)
     with override_tiktok(SESSION_FACTORY_PATH=f"{__name__}.dated_session"):
         status, lines = examine()
@@ -313,8 +250,8 @@ def test_host_that_tells_no_time(date: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert not any("clock" in line for line in lines)
 
 
-def test_f09_wrong_secret(simulator: Simulator) -> None:
-    connect(simulator)
+def test_f09_wrong_secret(examined: Simulator) -> None:
+    connect(examined)
     with override_tiktok(APP_SECRET="canary-of-a-secret"):
         status, lines = troubles()
     assert status == 2
@@ -324,14 +261,14 @@ def test_f09_wrong_secret(simulator: Simulator) -> None:
     assert BusinessAccount.objects.get().status == Status.ACTIVE
 
 
-def test_credentials_that_cannot_be_found_out(simulator: Simulator) -> None:
-    simulator.fail_next(http_status=502)
+def test_credentials_that_cannot_be_checked(examined: Simulator) -> None:
+    examined.fail_next(http_status=502)
     status, lines = troubles()
     assert status == 1
     assert lines[0].startswith("! Whether TikTok accepts the app could not be found out: ")
 
 
-def test_accounts_in_trouble(simulator: Simulator) -> None:
+def test_accounts_in_trouble(examined: Simulator) -> None:
     now = timezone.now()
     make_account(open_id="foreign", app_id="another app")
     make_account(open_id="lost", status=Status.REAUTHORIZATION_REQUIRED)
@@ -351,16 +288,16 @@ def test_accounts_in_trouble(simulator: Simulator) -> None:
     ]
 
 
-def test_tokens_that_no_key_opens(simulator: Simulator) -> None:
-    connect(simulator)
+def test_tokens_that_no_configured_key_decrypts(examined: Simulator) -> None:
+    connect(examined)
     with override_tiktok(ENCRYPTION_KEYS=["another-key-another-key-another-key-012345"]):
         status, lines = troubles()
     assert status == 1
     assert lines[0].endswith("(tiktok_business.W014)")
 
 
-def test_account_with_other_scopes_than_stored(simulator: Simulator) -> None:
-    account = connect(simulator, scopes=["video.publish"])
+def test_account_with_other_scopes_than_stored(examined: Simulator) -> None:
+    account = connect(examined, scopes=["video.publish"])
     status, lines = troubles("--account", account.open_id)
     assert status == 1
     assert f"! {account.open_id}: TikTok says that the token is for {account.open_id}, " in lines[0]
@@ -368,8 +305,8 @@ def test_account_with_other_scopes_than_stored(simulator: Simulator) -> None:
     assert lines[1].endswith("which stores what TikTok grants.")
 
 
-def test_account_without_a_scope_that_the_site_asks_for(simulator: Simulator) -> None:
-    account = connect(simulator)
+def test_account_without_a_scope_that_the_site_requests(examined: Simulator) -> None:
+    account = connect(examined)
     with override_tiktok(SCOPES=[*account.scopes, "some.new.scope"]):
         assert troubles("--account", account.open_id) == (
             1,
@@ -380,16 +317,16 @@ def test_account_without_a_scope_that_the_site_asks_for(simulator: Simulator) ->
         )
 
 
-def test_account_that_is_unknown_or_rejected(simulator: Simulator) -> None:
-    account = connect(simulator)
-    simulator.revoke_grant(account.open_id)
+def test_account_that_is_unknown_or_rejected(examined: Simulator) -> None:
+    account = connect(examined)
+    examined.revoke_grant(account.open_id)
     status, lines = troubles("--account", "nobody", "--account", account.open_id)
     assert status == 2
     assert lines[0] == "✗ nobody is not connected to the configured app."
     assert lines[2].startswith(f"✗ {account.open_id}: ")
 
 
-def test_database_that_is_away() -> None:
+def test_database_that_is_down() -> None:
     with next_statement("SELECT", OperationalError("row: act.canary")) as fail:
         fail()
         status, lines = troubles()
@@ -398,10 +335,3 @@ def test_database_that_is_away() -> None:
         "✗ The database failed (OperationalError).",
         "    Is it up, and is `migrate` done?",
     ]
-
-
-def test_terminal_without_the_marks_gets_words() -> None:
-    raw = BytesIO()
-    stdout = TextIOWrapper(raw, encoding="ascii", write_through=True)
-    call_command("tiktok_doctor", stdout=stdout)
-    assert raw.getvalue().startswith(b"ok TIKTOK_BUSINESS is complete and well-formed.\n")
