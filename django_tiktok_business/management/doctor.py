@@ -1,7 +1,8 @@
-"""Look for what usually goes wrong with a set-up, one thing after the other.
+"""Diagnose a set-up: check for the usual mistakes, one after the other.
 
-Changes nothing. It looks up host names, asks TikTok to renew a token that does not exist, which
-tells whether TikTok knows the app, and asks about the tokens of accounts that are named.
+Changes nothing. It connects to TikTok's hosts, asks TikTok to refresh a token that does not exist
+(the error tells whether TikTok accepts the app's credentials), and fetches information about the
+tokens of the given accounts.
 """
 
 from __future__ import annotations
@@ -47,15 +48,14 @@ __all__ = ["ERROR", "OK", "WARNING", "Finding", "diagnose"]
 OK: Final = "ok"
 WARNING: Final = "warning"
 ERROR: Final = "error"
-CLOCK_TOLERANCE = timedelta(
-    seconds=30
-)  # HTTP dates are whole seconds, and an answer takes its time
-_NO_TOKEN = "rft.there-is-no-such-token"  # noqa: S105 -- TikTok has issued none like it
+# HTTP dates are whole seconds, and a response takes its time.
+CLOCK_TOLERANCE = timedelta(seconds=30)
+_NO_TOKEN = "rft.there-is-no-such-token"  # noqa: S105 -- a token that TikTok never issued
 
 
 @dataclass(frozen=True)
 class Finding:
-    """``check`` names what was looked at, ``hint`` says what to do ("" when it is fine)."""
+    """The result of one check; ``hint`` says what to do about it, "" if nothing is wrong."""
 
     check: str
     level: str
@@ -64,7 +64,7 @@ class Finding:
 
 
 def diagnose(open_ids: Iterable[str] = ()) -> Iterator[Finding]:
-    """Look at settings, URLs, cache, TikTok and accounts, and at the accounts that are named."""
+    """Check settings, URLs, cache, TikTok and all accounts; ask TikTok about ``open_ids``."""
     has_errors = False
     for finding in _settings():
         has_errors = has_errors or finding.level == ERROR
@@ -76,10 +76,10 @@ def diagnose(open_ids: Iterable[str] = ()) -> Iterator[Finding]:
         return
     yield _callback()
     yield _cache()
-    is_reached = yield from _tiktok()
+    is_reachable = yield from _tiktok()
     try:
         yield from _accounts()
-        for open_id in open_ids if is_reached else ():
+        for open_id in open_ids if is_reachable else ():
             yield from _account(open_id)
     except AnyDatabaseError as error:
         yield Finding(
@@ -120,7 +120,7 @@ def _callback() -> Finding:
             "The callback has no URL.",
             'Put path("tiktok/", include("django_tiktok_business.urls")) into your urls.py.',
         )
-    except Exception as error:  # noqa: BLE001 -- whatever importing the project's urls.py raises
+    except Exception as error:  # noqa: BLE001 -- raised by importing the project's urls.py
         return Finding(
             "redirect_uri",
             ERROR,
@@ -133,16 +133,16 @@ def _callback() -> Finding:
             "redirect_uri", OK, f"The callback is {path}, on whichever host the site is visited."
         )
     try:
-        led_to = urlsplit(uri).path
+        redirect_path = urlsplit(uri).path
     except ValueError:
         return Finding(
             "redirect_uri", ERROR, "REDIRECT_URI is no URL.", f"Write https://YOUR-HOST{path}"
         )
-    if led_to != path:
+    if redirect_path != path:
         return Finding(
             "redirect_uri",
             WARNING,
-            f"REDIRECT_URI leads to {led_to}, and the callback is {path}.",
+            f"REDIRECT_URI leads to {redirect_path}, and the callback is {path}.",
             "Make the two equal, here and in TikTok's portal, unless a proxy changes the path.",
         )
     return Finding("redirect_uri", OK, f"REDIRECT_URI leads to the callback, {path}.")
@@ -155,7 +155,7 @@ def _cache() -> Finding:
         cache = caches[alias]
         added = [cache.add(key, 1, timeout=10) for _ in range(2)]
         cache.delete(key)
-    except Exception as error:  # noqa: BLE001 -- each backend has its own
+    except Exception as error:  # noqa: BLE001 -- each cache backend has its own errors
         return Finding(
             "cache",
             WARNING,
@@ -175,7 +175,10 @@ def _cache() -> Finding:
 
 
 def _tiktok() -> Generator[Finding, None, bool]:
-    """Returns whether the API can be reached; the other host is for browsers only."""
+    """Check hosts, clock and credentials; returns whether the API can be reached.
+
+    The host of the authorization page only has to be reachable from browsers.
+    """
     with closing(factory.client_from_settings()) as client:
         hosts = {_address(conf.AUTHORIZATION_URL): WARNING, _address(conf.API_BASE_URL): ERROR}
         for address, level in hosts.items():
@@ -189,7 +192,7 @@ def _tiktok() -> Generator[Finding, None, bool]:
                 yield Finding("network", level, f"{host}: {error}", hint)
                 if level == ERROR:
                     return False
-            except Exception as error:  # noqa: BLE001 -- the project's session factory
+            except Exception as error:  # noqa: BLE001 -- raised by the project's session factory
                 yield Finding(
                     "network",
                     ERROR,
@@ -205,13 +208,13 @@ def _tiktok() -> Generator[Finding, None, bool]:
 
 
 def _address(url: str) -> str:
-    """Where the host is, without a user name and password that the URL may have."""
+    """Scheme and host of a URL, without the user name and password that it may contain."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/"
 
 
 def _credentials(client: TikTokClient) -> Finding:
-    # Inferred: that TikTok looks at the app before it looks at the token.
+    # Inferred: TikTok checks the app's credentials before it checks the token.
     try:
         OAuth(client).refresh(_NO_TOKEN)
     except ReauthorizationRequired:
@@ -253,14 +256,14 @@ def _clock(host: str, host_time: datetime | None) -> Iterator[Finding]:
 def _accounts() -> Iterator[Finding]:
     using = router.db_for_read(BusinessAccount)
     now = timezone.now()
-    everybody = BusinessAccount.objects.using(using)
-    rows = everybody.filter(app_id=conf.APP_ID)
+    accounts = BusinessAccount.objects.using(using)
+    rows = accounts.filter(app_id=conf.APP_ID)
     counts = {status: rows.filter(status=status).count() for status in BusinessAccount.Status}
-    told = ", ".join(f"{count} {status}" for status, count in counts.items())
-    yield Finding("accounts", OK, f"Accounts: {told}.")
-    troubles = (
+    summary = ", ".join(f"{count} {status}" for status, count in counts.items())
+    yield Finding("accounts", OK, f"Accounts: {summary}.")
+    problems = (
         (
-            everybody.exclude(app_id=conf.APP_ID),
+            accounts.exclude(app_id=conf.APP_ID),
             "accounts belong to another app than APP_ID and are never refreshed.",
             "Put that app's id back, or have them connected again.",
         ),
@@ -285,7 +288,7 @@ def _accounts() -> Iterator[Finding]:
             "The next refresh takes them over.",
         ),
     )
-    for queryset, message, hint in troubles:
+    for queryset, message, hint in problems:
         if count := queryset.count():
             yield Finding("accounts", WARNING, f"{count} {message}", hint)
     yield from map(_from_check, check_stored_tokens(None, databases=[using]))

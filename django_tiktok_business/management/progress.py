@@ -1,4 +1,4 @@
-"""A progress bar for commands, if there is somebody to see it."""
+"""A progress bar for commands that run on a terminal."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ __all__ = ["progress_bar"]
 def progress_bar(
     total: Callable[[], int], *, unit: str, is_wanted: bool = True
 ) -> Iterator[Callable[[], None]]:
-    """A function to call after each of ``total()`` units; it draws a bar on a terminal's stderr.
+    """Yield a function that advances a progress bar by one of ``total()`` units.
 
-    Draws nothing, and does not ask for the total, without a terminal or the extra ``progress``.
+    The bar is drawn on stderr. Without a terminal, or without the extra ``progress``, nothing is
+    drawn and ``total`` is not called.
     """
     if not is_wanted or not sys.stderr.isatty():
         yield lambda: None

@@ -1,4 +1,4 @@
-"""``manage.py refresh_tokens``: renew the access tokens that expire soon."""
+"""``manage.py refresh_tokens``: refresh the access tokens that expire soon."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from django_tiktok_business.models import BusinessAccount, BusinessAccountQueryS
 
 __all__ = ["Command"]
 
-EVER = timedelta(days=36500)  # any access token expires within it
+EVER = timedelta(days=36500)  # every access token expires within this time
 SECONDS_PER_UNIT = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 COUNTED = ("refreshed", "retry_later", "reauthorization_required", "undecryptable", "skipped")
 
-ENOUGH = 10**9  # any longer number means the same
+LARGEST_NUMBER = 10**9  # larger numbers mean the same, and databases refuse some as a LIMIT
 
 SOME_NOT_REFRESHED = 1
 STOPPED_EARLY = 2
@@ -127,7 +127,7 @@ class Command(BaseCommand):
             close_old_connections()
             try:
                 self._run_once(options, stop)
-            except CommandError as error:  # the database may be back next time
+            except CommandError as error:  # the database may be available again next time
                 self.stderr.write(str(error))
             stop.wait(max(0.0, next_at - time.monotonic()))
 
@@ -170,18 +170,18 @@ class Command(BaseCommand):
                     requests_per_minute=options["rate_limit"],
                     ignore_backoff=is_by_hand,
                     sync_profiles=options["sync_profiles"],
-                    # Tokens come first: the next round of --every does not wait for profiles.
+                    # The next round of --every does not wait for profiles: tokens come first.
                     sync_seconds=options["every"].total_seconds() if options["every"] else math.inf,
                     on_result=lambda _: advance(),
                     stop=stop,
                 )
-        self._tell(report, would_refresh, options)
+        self._print(report, would_refresh, options)
         if report.stopped not in (None, "interrupted"):
             return STOPPED_EARLY
         return 0 if report.all_refreshed and all_active else SOME_NOT_REFRESHED
 
     def _chosen(self, open_ids: list[str] | None) -> tuple[BusinessAccountQuerySet, bool]:
-        """The accounts to choose from, and whether all that were named can be refreshed."""
+        """The accounts to refresh, and whether all of ``open_ids`` can be refreshed."""
         if not open_ids:
             return BusinessAccount.objects.all(), True
         accounts = BusinessAccount.objects.filter(open_id__in=open_ids, app_id=conf.APP_ID)
@@ -197,7 +197,7 @@ class Command(BaseCommand):
             self.stderr.write(f"{open_id} is {status}: its holder has to connect it again.")
         return accounts, not inactive
 
-    def _tell(
+    def _print(
         self, report: services.RefreshReport, would_refresh: list[str], options: dict[str, Any]
     ) -> None:
         counts = {name: getattr(report, name) for name in COUNTED}
@@ -222,10 +222,10 @@ class Command(BaseCommand):
                     f"code {result.code}" if result.code is not None else "",
                     f"request id {result.request_id}" if result.request_id else "",
                 ]
-                told = ", ".join(fact for fact in facts if fact)
+                details = ", ".join(fact for fact in facts if fact)
                 self.stdout.write(
                     f"{result.outcome} {result.open_id}: {result.message}"
-                    + (f" ({told})" if told else "")
+                    + (f" ({details})" if details else "")
                 )
             if report.backing_off:
                 self.stdout.write(
@@ -262,13 +262,13 @@ def _not_negative(text: str) -> int:
 
 
 def _whole_number(text: str) -> int:
-    """0 for what is none; no more than a database takes as a LIMIT."""
+    """The number, at most LARGEST_NUMBER; 0 if the text is not a number."""
     if not text.isdecimal():
         return 0
-    return int(text) if len(text) <= 9 else ENOUGH
+    return int(text) if len(text) <= 9 else LARGEST_NUMBER
 
 
 def _open_id(text: str) -> str:
-    if not text.isprintable():  # no id of TikTok's, and some databases fail on it
+    if not text.isprintable():  # not an id of TikTok, and some databases fail on it
         raise ArgumentTypeError(f"{text!r} is not an open id")
     return text

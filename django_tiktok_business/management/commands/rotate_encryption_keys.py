@@ -20,7 +20,7 @@ __all__ = ["Command"]
 
 SOME_NOT_ROTATED = 1
 STOPPED_EARLY = 2
-INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C has ended
+INTERRUPTED = 130  # the exit status that a shell reports after Ctrl-C
 
 
 class Command(BaseCommand):
@@ -44,14 +44,14 @@ class Command(BaseCommand):
         connection = connections[router.db_for_write(BusinessAccount)]
         try:
             if not connection.in_atomic_block:
-                connection.set_autocommit(True)  # the project's settings may have it off
+                connection.set_autocommit(True)  # the project's settings may turn it off
             with progress_bar(
                 BusinessAccount.objects.count, unit="account", is_wanted=is_wanted
             ) as advance:
                 report = rotation.rotate_encryption_keys(
                     BusinessAccount,
                     dry_run=options["dry_run"],
-                    on_unreadable=self._tell_unreadable,
+                    on_unreadable=self._print_unreadable,
                     on_row=advance,
                 )
         except ImproperlyConfigured as error:
@@ -67,17 +67,17 @@ class Command(BaseCommand):
                 "Interrupted. Nothing is lost; run the command again to go on.",
                 returncode=INTERRUPTED,
             ) from None
-        self._tell(report, options)
+        self._print(report, options)
         if not report.is_complete:
             raise CommandError(
                 "Some tokens are not under the first key: keep the other keys.",
                 returncode=SOME_NOT_ROTATED,
             )
 
-    def _tell_unreadable(self, account: BusinessAccount, error: DecryptionError) -> None:
+    def _print_unreadable(self, account: BusinessAccount, error: DecryptionError) -> None:
         self.stdout.write(f"unreadable {account.open_id}: {error}")
 
-    def _tell(self, report: rotation.RotationReport, options: dict[str, Any]) -> None:
+    def _print(self, report: rotation.RotationReport, options: dict[str, Any]) -> None:
         if options["verbosity"] > 0:
             for key_id, rows in sorted(report.keys.items()):
                 note = " (the first)" if key_id == report.first_key else ""

@@ -1,4 +1,4 @@
-"""``manage.py tiktok_doctor``: find out what is wrong with the set-up, and what to do about it."""
+"""``manage.py tiktok_doctor``: find out what is wrong with a set-up and how to fix it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django_tiktok_business.management import doctor
 
 __all__ = ["Command"]
 
-LEVELS: Final = (doctor.OK, doctor.WARNING, doctor.ERROR)  # by exit status
+LEVELS: Final = (doctor.OK, doctor.WARNING, doctor.ERROR)  # the index is the exit status
 MARKS: Final = {"ok": "✓", "warning": "!", "error": "✗"}
 
 
@@ -23,7 +23,7 @@ class Command(BaseCommand):
         "the app's credentials, accounts. Changes nothing. Exit status: 0 all is well, 1 there "
         "are warnings, 2 there are errors."
     )
-    requires_system_checks = ()  # their findings are told in order
+    requires_system_checks = ()  # the doctor runs them and reports their messages in order
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
@@ -44,7 +44,7 @@ class Command(BaseCommand):
         for finding in doctor.diagnose(options["open_ids"]):
             findings.append(finding)
             if not options["json"]:
-                self._tell(finding)
+                self._print(finding)
         status = max(LEVELS.index(finding.level) for finding in findings)
         if options["json"]:
             answer = {"status": status, "findings": [asdict(finding) for finding in findings]}
@@ -52,7 +52,7 @@ class Command(BaseCommand):
         if status:
             raise CommandError(f"The doctor has found {LEVELS[status]}s.", returncode=status)
 
-    def _tell(self, finding: doctor.Finding) -> None:
+    def _print(self, finding: doctor.Finding) -> None:
         encoding = getattr(self.stdout, "encoding", None) or "utf-8"
         mark = MARKS[finding.level]
         lines = [f"{mark if _can_show(mark, encoding) else finding.level} {finding.message}"]
@@ -71,6 +71,6 @@ def _can_show(mark: str, encoding: str) -> bool:
 
 
 def _open_id(text: str) -> str:
-    if not text.isprintable():  # bytes that are no text, too, which no database would take
+    if not text.isprintable():  # such as bytes that are not text, which databases refuse
         raise ArgumentTypeError("an open id is printable text")
     return text
