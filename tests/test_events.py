@@ -21,8 +21,8 @@ from django_tiktok_business.exceptions import (
 from django_tiktok_business.models import BusinessAccount, ConnectionEvent
 from django_tiktok_business.simulator import Simulator
 from tests.support.factories import connect, make_account, make_user
-from tests.support.simulated import REDIRECT_URI
 from tests.support.simulator import meanwhile, override_tiktok, running_simulator
+from tests.support.simulator_calls import REDIRECT_URI
 from tests.support.visits import come_back, failing, value_in
 
 Kind = ConnectionEvent.Kind

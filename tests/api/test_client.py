@@ -40,7 +40,7 @@ from tests.support.clients import (
     refresh_error,
     refresh_error_at,
 )
-from tests.support.simulated import (
+from tests.support.simulator_calls import (
     API,
     APP_ID,
     APP_SECRET,

@@ -19,7 +19,7 @@ from django_tiktok_business.exceptions import (
 from django_tiktok_business.simulator import Simulator
 from tests.support.clients import ACCESS_TOKEN, REFRESH_TOKEN, no_limiter
 from tests.support.envelopes import NO_TOKENS, answer_with
-from tests.support.simulated import (
+from tests.support.simulator_calls import (
     API,
     APP_ID,
     REDIRECT_URI,

@@ -36,7 +36,7 @@ from tests.support.clients import (
     parsed,
     refresh_error_at,
 )
-from tests.support.simulated import API
+from tests.support.simulator_calls import API
 
 # Sessions
 

@@ -24,7 +24,6 @@ from django_tiktok_business.services import RefreshResult
 from django_tiktok_business.simulator import Simulator
 from django_tiktok_business.tokens import rows, storage
 from tests.support.factories import connect, make_user
-from tests.support.simulated import REDIRECT_URI, authorize_url, query_of
 from tests.support.simulator import (
     meanwhile,
     next_statement,
@@ -32,6 +31,7 @@ from tests.support.simulator import (
     running_simulator,
     wait_for_savers,
 )
+from tests.support.simulator_calls import REDIRECT_URI, authorize_url, query_of
 
 REFRESH = "/tt_user/oauth2/refresh_token/"
 ACCOUNTS = ("harbour_bakery", "bike_shop", "tea_house", "book_corner")

@@ -31,7 +31,7 @@ from tests.support.canary_drive import Drive
 from tests.support.factories import make_account, make_user
 from tests.support.leaks import Search
 from tests.support.requires import require
-from tests.support.simulated import PROFILE, REFRESH, REVOKE, TOKEN, TOKEN_INFO
+from tests.support.simulator_calls import PROFILE, REFRESH, REVOKE, TOKEN, TOKEN_INFO
 
 pytestmark = [pytest.mark.django_db, pytest.mark.databases("sqlite"), pytest.mark.once]
 

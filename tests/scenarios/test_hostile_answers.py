@@ -32,7 +32,7 @@ from tests.support.hostile import (
     cases,
     replies,
 )
-from tests.support.simulated import REDIRECT_URI
+from tests.support.simulator_calls import REDIRECT_URI
 
 pytestmark = [pytest.mark.django_db, pytest.mark.once]
 

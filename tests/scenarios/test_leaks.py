@@ -37,8 +37,8 @@ from django_tiktok_business.simulator import Simulator
 from tests.support import servers
 from tests.support.factories import make_account, make_user
 from tests.support.leaks import Search, shown_in, shown_of
-from tests.support.simulated import API, APP_ID, REDIRECT_URI
 from tests.support.simulator import override_tiktok, running_simulator
+from tests.support.simulator_calls import API, APP_ID, REDIRECT_URI
 
 if TYPE_CHECKING:
     from pathlib import Path

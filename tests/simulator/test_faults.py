@@ -9,7 +9,7 @@ import requests
 from urllib3 import exceptions as urllib3_errors
 
 from django_tiktok_business.simulator import FAULTS, Simulator
-from tests.support.simulated import API, PROFILE, REFRESH, TOKEN_INFO, Caller, caller, frozen
+from tests.support.simulator_calls import API, PROFILE, REFRESH, TOKEN_INFO, Caller, caller, frozen
 
 NEEDED_DETAILS: dict[str, dict[str, Any]] = {
     "code": {"code": 50000},

@@ -31,7 +31,7 @@ from django_tiktok_business.simulator import FAULTS, Simulator, StateFileError
 from django_tiktok_business.simulator.__main__ import main
 from django_tiktok_business.simulator.transport import Server, serving
 from django_tiktok_business.simulator.wire import Request, Response
-from tests.support.simulated import (
+from tests.support.simulator_calls import (
     APP_ID,
     APP_SECRET,
     NOW,

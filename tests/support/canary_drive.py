@@ -51,8 +51,8 @@ from tests.support.canaries import (
 )
 from tests.support.factories import make_user
 from tests.support.leaks import shown_of
-from tests.support.simulated import PROFILE
 from tests.support.simulator import forget_limits, next_statement, override_tiktok
+from tests.support.simulator_calls import PROFILE
 from tests.support.visits import CONNECT, come_back, failing, messages_of, rendered, value_in
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from tests.support.canaries import (
 )
 from tests.support.celery_workers import REDIS_URL, Broker, own_broker, worker
 from tests.support.processes import wait_until
-from tests.support.simulated import REFRESH
 from tests.support.simulator import forget_limits, override_tiktok
+from tests.support.simulator_calls import REFRESH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

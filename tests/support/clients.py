@@ -17,7 +17,7 @@ from django_tiktok_business.api.profile import BusinessProfile
 from django_tiktok_business.api.rate_limit import RateLimiter
 from django_tiktok_business.exceptions import TikTokBusinessError
 from tests.support import servers
-from tests.support.simulated import API, APP_ID, APP_SECRET, REDIRECT_URI
+from tests.support.simulator_calls import API, APP_ID, APP_SECRET, REDIRECT_URI
 
 ACCESS_TOKEN = "act.client-test-a1b2c3!4711.e1"
 REFRESH_TOKEN = "rft.client-test-z9y8x7!4712.e1"

@@ -21,7 +21,7 @@ from django_tiktok_business.exceptions import ReauthorizationRequired
 from django_tiktok_business.models import BusinessAccount, Notice
 from django_tiktok_business.simulator import Simulator
 from tests.support.factories import make_account
-from tests.support.simulated import REDIRECT_URI
+from tests.support.simulator_calls import REDIRECT_URI
 from tests.support.visits import come_back, value_in
 
 NOTICES = "tiktok_business_notice"

@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from django_tiktok_business.simulator import Clock, ConsentPageError, Simulator
-from tests.support.simulated import (
+from tests.support.simulator_calls import (
     API,
     APP_ID,
     APP_SECRET,

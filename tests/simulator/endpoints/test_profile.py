@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from django_tiktok_business.simulator import Simulator
-from tests.support.simulated import API, NOW, PROFILE, Caller, authorize_url, caller, frozen
+from tests.support.simulator_calls import API, NOW, PROFILE, Caller, authorize_url, caller, frozen
 
 BAKERY = "harbour_bakery"
 SYNC_FIELDS = [
