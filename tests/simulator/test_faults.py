@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -59,11 +60,6 @@ class Refresher:
 
 
 @pytest.fixture
-def simulator() -> Simulator:
-    return frozen()
-
-
-@pytest.fixture
 def refresher() -> Refresher:
     return Refresher()
 
@@ -83,6 +79,11 @@ def test_each_fault_happens_once_and_obeys_the_request_or_not(
     assert refresher.simulator.calls[-1].fault == fault
     assert refresher.refresh().json()["code"] == 0
     assert refresher.simulator.calls[-1].fault is None
+
+
+def test_every_fault_has_its_line_in_the_documentation() -> None:
+    documentation = sys.modules["django_tiktok_business.simulator"].__doc__ or ""
+    assert [fault for fault in FAULTS if f"``{fault}``" not in documentation] == []
 
 
 # What each connection fault looks like

@@ -1,7 +1,8 @@
-"""What the simulator's tests share: a frozen clock, addresses and the five calls."""
+"""Calls to the simulator: a clock that stands still, addresses, and each call of a client."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -21,6 +22,23 @@ REVOKE = "/tt_user/oauth2/revoke/"
 TOKEN_INFO = "/tt_user/token_info/get/"
 PROFILE = "/business/get/"
 SCOPES = "user.info.basic,user.info.username,user.info.stats"
+BAKERY = "harbour_bakery"  # the account that is used unless a test names another
+DAY = 86_400  # seconds; how long an access token lives
+YEAR = 31_536_000  # seconds; how long a refresh token lives
+# The profile fields that the package asks for.
+SYNC_FIELDS = [
+    "is_business_account",
+    "username",
+    "display_name",
+    "profile_image",
+    "profile_deep_link",
+    "bio_description",
+    "is_verified",
+    "followers_count",
+    "following_count",
+    "total_likes",
+    "videos_count",
+]
 
 
 def frozen(**arguments: Any) -> Simulator:
@@ -92,3 +110,24 @@ class Caller:
 
 def caller(simulator: Simulator) -> Caller:
     return Caller(simulator.session())
+
+
+def code_from(simulator: Simulator, **changes: Any) -> str:
+    """Give consent; return the authorization code."""
+    return query_of(simulator.authorize(authorize_url(), **changes))["code"]
+
+
+def ask_profile(
+    simulator: Simulator,
+    *fields: str,
+    account: str = BAKERY,
+    scopes: list[str] | None = None,
+    **query: str,
+) -> dict[str, Any]:
+    """Connect the account and ask for its profile."""
+    grant = simulator.issue_grant(account, scopes)
+    if fields:
+        query["fields"] = json.dumps(fields)
+    return caller(simulator).profile(
+        grant["access_token"], **{"business_id": grant["open_id"], **query}
+    )
