@@ -16,7 +16,8 @@ import requests
 from .accounts import SCOPES
 from .consent import AUTHORIZE_PATHS, DECISION_PATH, Consent, ConsentPageError, signed_in_cookie
 from .controls import Controls
-from .endpoints import API_PREFIX, Api
+from .endpoints.base import API_PREFIX
+from .endpoints.routes import Api
 from .pages import STYLE_SHEET_PATH, style_sheet
 from .pictures import PICTURE_PREFIX, picture
 from .remote_control import CONTROL_PREFIX, RemoteControl
