@@ -1,4 +1,4 @@
-"""Leaves out what this run need not repeat, and skips what it cannot do (`tests.support.requires`).
+"""Deselects what this run need not repeat, and skips what it cannot do (`tests.support.requires`).
 
 Suites run side by side, on several databases and versions, and one that has the machine to itself
 runs in several processes. Each has a database of its own; what they share beyond that (fixed ports,
@@ -29,13 +29,13 @@ def _runs_here(item: pytest.Item) -> bool:
     )
     databases = item.get_closest_marker("databases")
     if item.get_closest_marker("heavy") is not None:
-        # "elsewhere": what PostgreSQL's suite does beside this one is left to it and to tox.
+        # "elsewhere": the suite on PostgreSQL, which runs beside this one, and tox do these.
         wanted = os.environ.get("TEST_HEAVY")
         is_elsewhere = databases is None or "postgresql" in databases.args
         if wanted == "off" or (wanted == "elsewhere" and is_elsewhere):
             return False
     if databases is None:
-        # What asks no database gives the same result beside each of them.
+        # A test without a database gives the same result in the suite of each.
         is_place = connection.vendor == "sqlite" or _asks_a_database(item)
     else:
         is_place = connection.vendor in databases.args
@@ -71,7 +71,7 @@ def _is_light(item: pytest.Item) -> bool:
 
 
 def _group(item: pytest.Item) -> str:
-    """What one process of several runs as a whole: a module, or all that loads the machine.
+    """Name what one of several processes runs as a whole: a module, or all heavy tests.
 
     That would only wait for itself in another process. It comes first, since it takes longest.
     """
@@ -80,7 +80,7 @@ def _group(item: pytest.Item) -> str:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     line = summary(terminalreporter.stats.get("skipped", []))
-    # As the very last one, below the counts.
+    # As the very last line, below the counts.
     terminalreporter.config.add_cleanup(lambda: terminalreporter.write(line, yellow=True))
 
 

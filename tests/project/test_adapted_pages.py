@@ -137,7 +137,7 @@ def test_table_names_what_both_pages_show_of_an_account() -> None:
     assert names == [field.name for field in dataclasses.fields(AccountRow)]
 
 
-def test_what_the_tables_name_of_outcomes_and_hooks_is_there() -> None:
+def test_results_and_hooks_are_as_the_tables_say() -> None:
     for field in dataclasses.fields(Result):
         assert f"``{field.name}``" in README.text
     for view, hooks in {

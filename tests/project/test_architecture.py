@@ -1,4 +1,4 @@
-"""Reads the package's import statements and keeps the arrows between its modules."""
+"""The package's import statements keep to the table of who may import whom."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ IMPORTS: dict[tuple[str, ...], set[str]] = {
     },
     ("celery_tasks", "django_tasks"): {"services"},
     ("checks",): {"api", "conf", "encryption"},
-    # Django's entry points, each to the one place it leads to.
+    # Django's entry points, each with the one place it leads to.
     ("apps",): {"checks"},
     ("tasks",): {"celery_tasks"},
     ("urls",): {"views"},
@@ -58,7 +58,7 @@ ALONE = {
     },
 }
 
-# The cores that run without Django, or with next to nothing of it.
+# The cores that run without Django, or nearly so.
 DJANGO_ALLOWED_IN: dict[str, set[str]] = {
     "encryption.cipher": set(),
     "exceptions": {"django.core.exceptions", "django.utils.translation"},

@@ -1,4 +1,4 @@
-"""That the benchmarks run and write their table; how fast anything is, is not tested."""
+"""The benchmarks run and write their table. How fast anything is, is not tested."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def table(tmp_path: Path, lines: str, database_url: str) -> str:
-    """What a quick run over these lines writes, which is also what it prints."""
+    """What a quick run over these lines writes; it prints the same."""
     output = tmp_path / "RESULTS.md"
     program = subprocess.run(
         [
@@ -51,7 +51,7 @@ def test_lines_without_a_database_are_measured_and_the_others_named(tmp_path: Pa
 @pytest.mark.databases("postgresql")
 def test_lines_with_a_database_are_measured_on_postgresql(tmp_path: Path) -> None:
     text = table(tmp_path, "1,2,3,4,5,8,9", os.environ["DATABASE_URL"])
-    assert set(numbers(text)) | {"2"} == set("1234589")  # 2 takes Redis as well
+    assert set(numbers(text)) | {"2"} == set("1234589")  # 2 needs Redis as well
 
 
 def test_an_unknown_line_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""The catalogues of translations: complete, compiled, and of the texts that there are now.
+"""The translation catalogues are complete, compiled, and up to date with the sources.
 
 Takes GNU gettext (on Debian: ``apt install gettext``), as Django's own commands do.
 """
@@ -40,7 +40,7 @@ def gettext(program: str, *arguments: str | Path) -> subprocess.CompletedProcess
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A catalogue of the texts in the sources as they are, without a translation."""
+    """A catalogue of the texts in the sources, without translations."""
     require("gettext")
     folder = tmp_path_factory.mktemp("sources") / PACKAGE.name
     shutil.copytree(PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__", "locale"))

@@ -1,4 +1,4 @@
-"""docs/keys.rst keeps its word: each situation is gone through as it says."""
+"""docs/keys.rst is true: each of its situations is acted out."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def simulator() -> Iterator[Simulator]:
 
 
 def run(*arguments: str) -> tuple[int, str]:
-    """A command's exit status and the last line that it prints."""
+    """Run a command; return its exit status and the last line that it prints."""
     stdout = StringIO()
     status = 0
     try:
@@ -141,7 +141,7 @@ def test_old_backup_is_taken_up_where_tiktok_allows(simulator: Simulator) -> Non
 
 
 def old_place() -> Any:
-    """The apps as a data migration sees them, with the model that held the tokens so far."""
+    """The apps as a data migration sees them, with the model that held the tokens before."""
     state = MigrationLoader(connection).project_state()
     fields: list[tuple[str, models.Field[Any, Any]]] = [
         ("id", models.BigAutoField(primary_key=True)),

@@ -1,4 +1,4 @@
-"""docs/operations.rst keeps its word: its commands run, its numbers are right."""
+"""docs/operations.rst is true: its commands run, its numbers are right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is built, what it says about itself, and that the suite runs against the right copy."""
+"""What is built, its metadata, and that the suite runs against the right copy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def setup_cfg() -> configparser.ConfigParser:
 
 @pytest.fixture(scope="module")
 def wheel_contents(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """The names in a wheel built from a copy: a build leaves its traces in the source folder."""
+    """The names in a wheel, built from a copy because a build leaves files in its source folder."""
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "LICENSE"):
         shutil.copy(ROOT / name, source)

@@ -1,4 +1,4 @@
-"""README.rst keeps its word: commands run, code works, tables agree with the package.
+"""README.rst is true: commands run, code works, tables agree with the package.
 
 Commands run as somebody would type them who follows the steps: in a new Django project (`site`) or
 in a copy of the parts of this repository that they name (`clone`).
@@ -220,9 +220,8 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Newcomer]:
 def _try_command(newcomer: Newcomer, command: str) -> str:
     """Run a command, changed only where it would need a person, the network or a fixed port."""
     if command.startswith("make "):
-        # tests/project/test_example_project.py runs what `make demo` runs, and `make test` is
-        # what runs
-        # this very test: here it is seen that the targets exist and where they lead.
+        # tests/project/test_example_project.py runs what `make demo` runs, and `make test` runs
+        # this very test: check only that the targets exist and where they lead.
         result = subprocess.run(
             [*shlex.split(command), "--dry-run"],
             cwd=ROOT,
@@ -250,7 +249,7 @@ def _try_command(newcomer: Newcomer, command: str) -> str:
         with newcomer.running(f"{command} --noreload {port}"):
             assert "Example project" in await_page(f"http://127.0.0.1:{port}/")
         return ""
-    if "tiktok_doctor" in command:  # which warns of what is fit for development only
+    if "tiktok_doctor" in command:  # it warns of settings that are fit for development only
         output = newcomer.run(f"{command} || test $? -eq 1")
         assert "✓ TikTok accepts APP_ID and APP_SECRET." in output
         return output
@@ -278,7 +277,7 @@ def test_each_command_runs_and_prints_what_is_shown(newcomer: Newcomer) -> None:
 
 
 def _fill_in(path: Path, key: str) -> None:
-    """Do as the text says between two commands; the first time there is no file yet."""
+    """Do what the text says between two commands; the first time there is no file yet."""
     if path.exists():
         text = path.read_text(encoding="utf-8")
         path.write_text(text.replace("\nSECRET_KEY=\n", f"\nSECRET_KEY={key}\n"), encoding="utf-8")

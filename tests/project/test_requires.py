@@ -1,4 +1,4 @@
-"""What a machine or Django lacks: it is named in one line, or stood in for."""
+"""What a machine or Django lacks is named in one line, or replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads the simulator's import statements: it stands alone, and its arrows point one way."""
+"""The simulator's import statements: it imports nothing of ours, and has no cycle."""
 
 from __future__ import annotations
 

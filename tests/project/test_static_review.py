@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.audit import judge
+from tests.support.audit import verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "django_tiktok_business").rglob("*.py"))
@@ -110,7 +110,7 @@ def test_known_hole_fails_the_build_and_is_named() -> None:
 def test_packages_that_cannot_be_audited_are_named() -> None:
     known = {"name": "fine", "version": "1.0", "vulns": []}
     unknown = {"name": "ours", "skip_reason": "not found on PyPI"}
-    assert judge(json.dumps({"dependencies": [known, unknown]})) == (
+    assert verdict(json.dumps({"dependencies": [known, unknown]})) == (
         0,
         [
             "1 packages were audited, 0 holes found.",
@@ -123,7 +123,7 @@ def test_packages_that_cannot_be_audited_are_named() -> None:
     "text", ["", '{"dependencies": [{"name": "a", "skip_reason": "not found"}]}']
 )
 def test_audit_that_was_not_possible_is_told(text: str) -> None:
-    assert judge(text) == (
+    assert verdict(text) == (
         0,
         ["Nothing was audited: no package index that knows of holes can be reached."],
     )

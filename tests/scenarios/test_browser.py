@@ -1,4 +1,4 @@
-"""A person with Chromium: the way to TikTok's consent page and back, and what the admin shows."""
+"""In Chromium: from the site to TikTok's consent page and back, and what the admin shows."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_f44_going_back_to_the_callback_uses_nothing_up(site: Site) -> None:
     consent = site.driver.current_url
     site.press("Approve")
     account = BusinessAccount.objects.get()
-    site.driver.get(consent)  # the grant is there already: TikTok answers at once
+    site.driver.get(consent)  # TikTok has a grant already and redirects at once
     assert "connected already" in site.text or "used already" in site.text
     row = BusinessAccount.objects.get()
     assert row.access_token == account.access_token

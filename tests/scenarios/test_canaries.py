@@ -1,4 +1,4 @@
-"""No token, code, state, secret or key comes out anywhere, but as ciphertext in the database.
+"""No token, code, state, secret or key gets out, except as ciphertext in the database.
 
 One drive through the whole app (`tests.support.canary_drive`) is followed by a search of all that
 it left.
@@ -49,7 +49,7 @@ def evidence(
     django_db_setup: None,
     django_db_blocker: DjangoDbBlocker,
 ) -> Evidence:
-    """What one drive leaves behind. Its processes see the database, which is then empty again."""
+    """What one drive leaves behind. Its processes see the database, which is emptied afterwards."""
     require("redis")
     with django_db_blocker.unblock():
         try:
@@ -82,7 +82,7 @@ def test_f33_tokens_in_the_database_are_ciphertext(evidence: Evidence) -> None:
     assert {text[:5] for text in tokens} == {"ttb1:"}
 
 
-# The drive has been where it says
+# The drive has covered what it claims
 
 
 def test_drive_has_met_every_fault_in_every_call(evidence: Evidence) -> None:
@@ -132,7 +132,7 @@ def test_drive_has_seen_what_it_is_about(place: str, texts: list[str], evidence:
     assert [text for text in texts if text not in everything] == []
 
 
-# The search can fail: what leaks is found, wherever it leaks
+# The search can fail: it finds a leak wherever it is
 
 
 SECRET = canary("planted")
@@ -159,14 +159,14 @@ def _in_a_frame(logger: logging.Logger) -> None:
 
 
 class Unprintable:
-    """As Celery's proxy of a task that is only being made."""
+    """Like Celery's proxy of a task that is still being created."""
 
     def __repr__(self) -> str:
         raise LookupError("not registered")
 
 
 def _beside_what_cannot_be_shown(logger: logging.Logger) -> None:
-    """Before Python 3.13 `traceback` shows no variable at all when it cannot show one."""
+    """Before Python 3.13, `traceback` shows no variables at all if one of them cannot be shown."""
     library: dict[str, Any] = {"__name__": "library"}
     exec("def call(first, token, last, logger):\n    logger.debug('Calling.')", library)
     library["call"](Unprintable(), SECRET, Unprintable(), logger)

@@ -1,4 +1,4 @@
-"""Clocks that are off, clocks that are changed, and times that name no instant."""
+"""Wrong clocks, clocks that jump, and local times that occur twice or never."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ZONE = "Europe/Berlin"
 
 
 def shifted(seconds: float) -> dict[str, str]:
-    """The environment of a process whose clock is off by so much; the monotonic one runs on."""
+    """The environment of a process whose clock is off by this much; the monotonic one is right."""
     require("faketime")
     return {
         "LD_PRELOAD": str(faketime()),
@@ -62,7 +62,7 @@ def off_by(base_url: str, seconds: float, **options: Any) -> dict[str, str]:
 def test_f16_f19_machines_whose_clocks_are_minutes_off_share_the_work(
     arguments: list[str],
 ) -> None:
-    """A claim lives for less time than the clocks differ by, and is respected all the same."""
+    """A claim is respected even if the clocks differ by more than its lifetime."""
     simulator = WatchedSimulator(strict=True, latency_seconds=0.3)
     with simulator.serve() as base_url:
         keys = {"CLAIM_SECONDS": 60, "REQUEST_TIMEOUT_SECONDS": 10}
@@ -71,7 +71,7 @@ def test_f16_f19_machines_whose_clocks_are_minutes_off_share_the_work(
         for row in BusinessAccount.objects.all():
             expires_at = row.access_token_expires_at
             assert expires_at is not None
-            # Nearer than the margin that each use of a token keeps, so that none is used dead.
+            # Within the margin that every use of a token keeps, so no dead token is used.
             difference = expires_at - timezone.now() - timedelta(days=1)
             assert abs(difference) < timedelta(seconds=OFF_SECONDS + 60)
             before = simulator.count(REFRESH)
@@ -81,7 +81,7 @@ def test_f16_f19_machines_whose_clocks_are_minutes_off_share_the_work(
 
 @contextmanager
 def database_in(zone: str) -> Iterator[Callable[[float], None]]:
-    """A database in a zone that has daylight saving time; gives what sets its clock.
+    """A database in a zone with daylight saving time; yields a function that sets its clock.
 
     SQLite has the clock of the process that uses it.
     """
@@ -120,7 +120,7 @@ def test_f12_f17_change_to_or_from_daylight_saving_time_changes_no_claim_and_no_
     with database_in(ZONE) as set_off_by, simulator.serve() as base_url:
         open_ids = make_due(simulator, count)
         BusinessAccount.objects.update(access_token_expires_at=change)
-        # Time enough for a server and a process to start.
+        # Enough time for a server and a process to start.
         begins_at = change - timedelta(seconds=7)
         off_seconds = (begins_at - datetime.now(UTC)).total_seconds()
         set_off_by(off_seconds)
@@ -163,7 +163,7 @@ def test_f12_f17_change_to_or_from_daylight_saving_time_changes_no_claim_and_no_
 
 @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago"])
 def test_f17_naive_expiry_is_no_expiry_in_any_zone(zone: str) -> None:
-    """14 hours before and 11 behind UTC: read as local time, it would be far off."""
+    """14 hours ahead of UTC and 11 behind: read as local time, an instant would be far off."""
     with watched_simulator(strict=True) as simulator, timezone.override(zone):
         account = connect(simulator)
         dead = connect(simulator, "bike_shop", access_token_expires_at=timezone.now())

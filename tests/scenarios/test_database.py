@@ -1,4 +1,4 @@
-"""A database that takes no writes: said clearly, by exit status 2, and nothing is half-written."""
+"""A read-only or full database: a clear message, exit status 2, and nothing half-written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def read_only() -> dict[str, Any]:
-    """How a process has to reach the test database so that it can only read it."""
+    """Connection settings with which a process can only read the test database."""
     name = connection.settings_dict["NAME"]
     ways: dict[str, dict[str, Any]] = {
         "postgresql": {"OPTIONS": {"options": "-c default_transaction_read_only=on"}},
@@ -67,7 +67,7 @@ def test_f55_read_only_database_is_known_before_tiktok_is_asked() -> None:
 
 
 def fill_the_disk() -> str:
-    """The statement after which a connection to SQLite finds no page more than there are now."""
+    """A statement after which SQLite lets a connection add no page to the database."""
     with connection.cursor() as cursor:
         cursor.execute("VACUUM")
         cursor.execute("PRAGMA page_count")
@@ -80,7 +80,7 @@ def test_f55_disk_that_is_full_before_anything_is_claimed_costs_no_call() -> Non
     simulator = WatchedSimulator(strict=True)
     with simulator.serve() as base_url:
         make_due(simulator, 100)
-        # Rows of many sizes: in some pages there is no room for a claim.
+        # Rows of many sizes, so that some pages have no room for a claim.
         for number, pk in enumerate(BusinessAccount.objects.values_list("pk", flat=True)):
             BusinessAccount.objects.filter(pk=pk).update(bio="x" * (900 + 10 * number))
         full = {"OPTIONS": {"init_command": fill_the_disk()}}
@@ -96,7 +96,7 @@ def test_f55_disk_that_is_full_before_anything_is_claimed_costs_no_call() -> Non
 
 @pytest.mark.databases("sqlite")
 def test_f02_answers_are_kept_while_the_disk_is_full() -> None:
-    """Claims fit in, what TikTok answers does not: until somebody makes room."""
+    """Claims fit, TikTok's answers do not, until somebody makes room."""
     with watched_simulator(strict=True) as simulator:
         make_due(simulator, 60)
         statement = fill_the_disk()
@@ -127,7 +127,7 @@ def test_f02_answers_are_kept_while_the_disk_is_full() -> None:
 
 @pytest.mark.databases("postgresql")
 def test_f02_database_that_is_read_only_for_a_while_is_waited_for() -> None:
-    """A standby that takes over is read-only until it is done."""
+    """A standby that takes over is read-only until it is promoted."""
     simulator = WatchedSimulator(strict=True, latency_seconds=0.2)
     with private_server(connection.vendor), simulator.serve() as base_url:
         make_due(simulator, 120)

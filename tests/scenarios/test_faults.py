@@ -1,4 +1,4 @@
-"""A third of all calls fail, in every way that the simulator knows: no token is lost."""
+"""A third of all calls fail, in every way the simulator knows, and no token is lost."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.heavy]
 
 FAILING = 0.3
 TIMEOUT_SECONDS = 2
-HOLD_SECONDS = TIMEOUT_SECONDS + 0.5  # how long the server keeps a client waiting that gives up
+HOLD_SECONDS = TIMEOUT_SECONDS + 0.5  # how long the server waits, longer than the client
 ONLY_IN_PROCESS = ("connection_refused", "dns_failure", "tls_failure")
 
-# Each kind, and where it can happen before and after TikTok has acted, both.
+# Every kind; where it can happen before and after TikTok has acted, both.
 EVERY_KIND: list[tuple[str, dict[str, Any]]] = [
     ("code", {"code": 40000}),
-    ("code", {"code": 40105}),  # a verdict on an access token, of which there is none
+    ("code", {"code": 40105}),  # rejects an access token, though the call has none
     ("code", {"code": 50000}),
     ("code", {"code": 50000, "processed": True}),
     ("http_status", {"http_status": 403}),
@@ -70,7 +70,7 @@ EVERY_KIND: list[tuple[str, dict[str, Any]]] = [
     ("legacy_names", {}),
 ]
 
-# How long the previous refresh token lives when TikTok rotates.
+# How long the previous refresh token works after TikTok has rotated it.
 LENIENT = {
     "rotate": "always",
     "old_refresh_valid": "until_successor_used",
@@ -80,16 +80,16 @@ STRICT = {"strict": True}
 
 
 def accounts(most: int) -> int:
-    """The whole number on PostgreSQL; elsewhere fewer, the rules are the same."""
+    """All of them on PostgreSQL, fewer elsewhere: the rules are the same."""
     return most if connection.vendor == "postgresql" else most // 5
 
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """TikTok asks for pauses of a second and of five minutes; here there are hundreds of them."""
+    """Skip the pauses TikTok asks for, of a second or of five minutes: there are hundreds."""
     monkeypatch.setattr(rate_limit, "NEXT_SECOND", 0.02)
     monkeypatch.setattr(rate_limit, "FIVE_MINUTES", 0.05)
-    caplog.set_level(logging.CRITICAL, "tiktok_business")  # each failure is a line otherwise
+    caplog.set_level(logging.CRITICAL, "tiktok_business")  # otherwise each failure logs a line
 
 
 @contextmanager
@@ -127,7 +127,7 @@ def due() -> int:
 
 
 def let_a_day_pass() -> None:
-    """What was stored without its refresh token shows only when the token is used."""
+    """A missing refresh token is noticed only when it is used."""
     BusinessAccount.objects.update(access_token_expires_at=timezone.now())
 
 

@@ -1,4 +1,4 @@
-"""Whatever TikTok answers: typed errors, tokens that are the old or the new ones, pages that show.
+"""Any answer of TikTok leads to a typed error, old or new tokens, and pages that still work.
 
 Properties (see `tests.support.hostile`); the answers come in process. What takes a real
 connection is in test_hostile_servers.py.
@@ -64,7 +64,7 @@ TOKEN_INFO = {"app_id": "7", "creator_id": OPEN_ID, "scope": "user.info.basic,vi
 TEXTS = ("username", "display_name", "profile_image_url", "profile_url", "bio")
 COUNTS = ("followers_count", "following_count", "likes_count", "videos_count")
 
-# Found once, tried in each run.
+# Found once, tried in every run.
 GRANTED = servers.envelope(data=GRANT)
 BACKSLASHES = Reply(servers.envelope(40100, message="\\" * 500_000))
 ODD_DATE = {"Retry-After": "Mon, 01 Jan 0001 00:00:00 +2359"}
@@ -83,7 +83,7 @@ def admin() -> User:
 
 @pytest.fixture
 def visitor(admin: User) -> Client:
-    """Somebody who may see everything, logged in."""
+    """A client of somebody who may see everything."""
     client = Client()
     client.force_login(admin)
     return client
@@ -109,7 +109,7 @@ def pair_of(account: BusinessAccount) -> tuple[str, str]:
 
 
 def given_by(reply: Reply) -> tuple[str, str] | None:
-    """The pair that an answer gives to who had the old one; None when it is no success."""
+    """The pair that an answer issues in place of the old one; None if the answer is no success."""
     envelope = hostile.told_by(reply)
     data = envelope.get("data")
     if hostile.code_of(envelope) not in (0, 20001) or not isinstance(data, dict):
@@ -123,7 +123,7 @@ ADMIN = f"{ADMIN_LIST}%d/change/"
 
 
 def assert_sound(account: BusinessAccount, visitor: Client, *pages: str) -> None:
-    """What is stored fits every database, and the pages can show it."""
+    """What is stored fits in every database, and the pages can show it."""
     now = timezone.now()
     for instant in (account.access_token_expires_at, account.refresh_token_expires_at):
         assert instant is None or abs(instant - now) <= timedelta(days=3660)
@@ -143,7 +143,7 @@ def assert_sound(account: BusinessAccount, visitor: Client, *pages: str) -> None
 
 
 def outcome_of(call: Callable[[], Any]) -> Any:
-    """What a service returned, or the error of ours that it raised; no other passes."""
+    """What a service returned, or our own error that it raised; any other error passes through."""
     try:
         return call()
     except TikTokBusinessError as error:

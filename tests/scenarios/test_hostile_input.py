@@ -1,4 +1,4 @@
-"""Whatever visitors, databases and command lines hold: no crash, and no account changed wrongly.
+"""No input of visitors, databases or command lines crashes us or wrongly changes an account.
 
 Properties; see `tests.support.hostile`.
 """
@@ -31,7 +31,7 @@ from tests.support.factories import make_account, make_user
 from tests.support.hostile import Reply, answering, case, cases
 from tests.support.visits import CALLBACK, LIST, leave, value_in
 
-# One database will do: the others refuse to store what is tried here, and pages know none.
+# SQLite only: the others refuse to store what is tried here.
 pytestmark = [pytest.mark.django_db, pytest.mark.databases("sqlite"), pytest.mark.once]
 
 ADMIN = "/admin/tiktok_business/businessaccount/"
@@ -82,7 +82,7 @@ _PARAMETERS = st.lists(
     )
 )
 QUERIES = (_PARAMETERS | st.binary(max_size=60)).map(lambda query: query.decode("latin-1"))
-# But for "base64" and its like: Django fails on them before it knows which view is asked for.
+# Without "base64" and the like: Django fails on them before it resolves the view.
 CONTENT_TYPES = st.sampled_from(
     [
         *("", "text/html; charset=utf-16", "text/plain; charset=utf-7", "a/b; charset=latin-1"),
@@ -120,12 +120,12 @@ def test_right_state_with_any_query_connects_with_a_code_alone(
     with case(), hostile.from_hostile_tiktok(), answering(GRANTED):
         state = value_in(leave(client), "state")
         page = client.get(CALLBACK, QUERY_STRING=f"{query}&state={state}&{other}")
-        # A refusal is no error.
+        # A refusal is not an error.
         assert page.status_code in (200, 302) or 400 <= page.status_code < 500
         is_connected = BusinessAccount.objects.exists()
         assert is_connected == (page.status_code == 302)
-        told = parse_qs(f"{query}&{other}", max_num_fields=None)
-        assert not is_connected or {"code", "auth_code"} & set(told)
+        parameters = parse_qs(f"{query}&{other}", max_num_fields=None)
+        assert not is_connected or {"code", "auth_code"} & set(parameters)
 
 
 # Stored ciphertext
@@ -260,12 +260,12 @@ def test_any_option_is_refused_in_one_line_or_obeyed(
     with case(), hostile.from_hostile_tiktok(), answering({"": granted}):
         arguments = [f"{name}={text}" for name, text in options]
         out = StringIO()
-        status, told = 0, ""
+        status, output = 0, ""
         try:
             call_command("refresh_tokens", *arguments, "--json", stdout=out, stderr=StringIO())
         except CommandError as error:
-            status, told = error.returncode, str(error)
-        assert told.isprintable()
+            status, output = error.returncode, str(error)
+        assert output.isprintable()
         if out.getvalue():
             assert status in (0, 1, 2)
             assert json.loads(out.getvalue())["stopped"] is None

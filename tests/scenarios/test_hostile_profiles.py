@@ -1,4 +1,4 @@
-"""What account holders write about themselves: text on every page, and never anything more."""
+"""What account holders write about themselves is text on every page, never markup."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ URLS = {
     "network path": "//evil.example/x",
     "metadata": "http://169.254.169.254/latest/meta-data/",
 }
-# They turn what stands beside a name round, or make two names look like one.
+# They reverse the text beside a name, or make two names look alike.
 OVERRIDE, ISOLATE, ZERO_WIDTH, MARK = "\u202e", "\u2067", "\u200b\u2060\ufeff", "\u200f\u061c"
 JOINERS = "\u200c\u200d"
 
 
 class Page(HTMLParser):
-    """Elements and texts as a browser would make them of the page."""
+    """The elements and texts that a browser makes of a page."""
 
     def __init__(self, response: Any) -> None:
         super().__init__(convert_charrefs=True)
@@ -62,7 +62,7 @@ class Page(HTMLParser):
         self.texts.append(data)
 
     def addresses(self) -> set[str]:
-        """Everything the page links to, loads, or sends forms to."""
+        """Everything the page links to, loads, or submits forms to."""
         return {
             value
             for _, attributes in self.elements
@@ -103,7 +103,7 @@ def test_text_is_text_on_every_page(ada: User, client: Client, text: str) -> Non
     expected = {name: page.shape() for name, page in pages_of(client, harmless).items()}
     LogEntry.objects.all().delete()
     rows = BusinessAccount.objects.filter(pk=harmless.pk)
-    stored = text.replace("\0", "")  # as PostgreSQL would have it
+    stored = text.replace("\0", "")  # PostgreSQL stores no NUL
     rows.update(display_name=stored, username=stored, bio=stored)
     pages = pages_of(client, rows.get())
     assert {name: page.shape() for name, page in pages.items()} == expected
@@ -127,7 +127,7 @@ def test_invisible_signs_of_a_name_are_left_out(ada: User, client: Client, signs
     account = make_account(owner=ada, display_name=name, username=f"b{signs}ank")
     assert (account.label, account.handle) == ("Banking", "@bank")
     for where, page in pages_of(client, account).items():
-        # The admin's page shows once more, in a block of its own, what TikTok says to the letter.
+        # The admin's page also shows, in a block of its own, what TikTok says verbatim.
         texts = [text for text in page.texts if where != "admin's change" or text != name]
         assert not set(signs) & set("".join(texts)), where
 
@@ -156,7 +156,7 @@ def test_f34_no_address_of_a_profile_is_fetched_by_the_server(ada: User, client:
             with suppress(ConnectionError):
                 visitor.recv(1)
     assert elsewhere.connections == 1, "or nobody would have noticed"
-    # The browser's business: shown as a picture, and no link, which leads to TikTok alone.
+    # It is shown as a picture only, for the browser to judge; links lead to TikTok only.
     assert [address in page.addresses() for page in pages.values()].count(True) >= 3
     assert ("a", address) not in {
         (tag, attributes.get("href"))

@@ -1,4 +1,4 @@
-"""What takes a real connection to send: endless, packed and trickling answers."""
+"""Answers that need a real connection: endless, compressed and trickling ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.simulator import override_tiktok
 pytestmark = [pytest.mark.django_db, pytest.mark.databases("sqlite"), pytest.mark.once]
 
 MEGABYTE = 1024 * 1024
-# A body is read up to 2 MB; the buffer that grows under it, its copy, what JSON makes of it.
+# 2 MB of body, the growing buffer below it, its copy, and the parsed JSON.
 PEAK_BYTES = 60 * MEGABYTE
 TEN_MEGABYTES = servers.envelope(message=" " * 10 * MEGABYTE)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -31,7 +31,7 @@ PACKED = ["Content-Encoding: gzip"]
 
 
 def refresh_with(answering: servers.Answering) -> tuple[TikTokBusinessError, int, float]:
-    """Refresh an account: the error it ends in, the most memory it took, and the seconds."""
+    """Refresh an account; return its error, its peak memory, and the seconds it took."""
     account = make_account(access_token_expires_at=timezone.now() - timedelta(hours=1))
     with (
         servers.serving(answering) as server,

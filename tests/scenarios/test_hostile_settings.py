@@ -1,4 +1,4 @@
-"""Whatever TIKTOK_BUSINESS and the environment hold: checks that report it, pages that stand.
+"""Whatever TIKTOK_BUSINESS and the environment hold, checks report it and pages still work.
 
 Properties; see `tests.support.hostile`.
 """
@@ -39,7 +39,7 @@ GOOD = {"APP_ID": "7000000000000000001", "APP_SECRET": SECRET, "ENCRYPTION_KEYS"
 
 
 def kind_of(setting: Setting[Any]) -> Any:
-    """The type that readers of a setting get."""
+    """The type that reading a setting returns."""
     if setting.accepts(None):
         return str | None
     if setting.default is REQUIRED:
@@ -90,7 +90,7 @@ _VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
     max_leaves=4,
 )
-# SESSION_FACTORY_PATH leads to code of the project's: what that raises is not ours to swallow.
+# Without SESSION_FACTORY_PATH: it names the project's code, and we do not swallow its errors.
 _NAMES = st.sampled_from(sorted(set(SETTINGS) - {"SESSION_FACTORY_PATH"}))
 DICTS = st.dictionaries(_NAMES | _NAMES | _TEXT, _VALUES, max_size=4).map(
     lambda changes: {**GOOD, "SESSION_FACTORY_PATH": "tests.support.hostile.session", **changes}
@@ -103,14 +103,14 @@ def reported() -> list[CheckMessage]:
 
 
 def values_of(names: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
-    """The settings that can be read, and what is said of those that cannot."""
-    values, told = {}, []
+    """The values of the readable settings, and the errors of the others."""
+    values, problems = {}, []
     for name in names:
         try:
             values[name] = getattr(conf, name)
         except ImproperlyConfigured as error:
-            told.append(str(error))
-    return values, told
+            problems.append(str(error))
+    return values, problems
 
 
 @cases(100)
@@ -121,17 +121,17 @@ def values_of(names: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
 def test_any_settings_are_reported_or_of_their_documented_type(settings: Any) -> None:
     with override_settings(TIKTOK_BUSINESS=settings):
         messages = reported()
-        values, told = values_of(SETTINGS)
+        values, problems = values_of(SETTINGS)
     for name, value in values.items():
         assert isinstance(value, kind_of(SETTINGS[name]))
     errors = [message for message in messages if message.is_serious()]
-    assert bool(told) <= bool(errors)
+    assert bool(problems) <= bool(errors)
     if not is_where_no_secret_belongs(settings):
-        assert not any(SECRET in text for text in [*told, *map(str, messages)])
+        assert not any(SECRET in text for text in [*problems, *map(str, messages)])
 
 
 def is_where_no_secret_belongs(settings: Any) -> bool:
-    """Whether the secret is the value of a setting that is shown, such as APP_ID."""
+    """Whether the secret is the value of a setting that may be shown, such as APP_ID."""
     values = settings.items() if isinstance(settings, dict) else ()
     return any(
         SECRET in repr(value) and not (name in SETTINGS and SETTINGS[name].masked)
@@ -195,12 +195,12 @@ def test_any_environment_gives_settings_or_an_error_without_its_text(
 ) -> None:
     env = environ.Env()
     env.ENVIRON = environment
-    told = ""
+    problem = ""
     try:
         settings = from_env(env)
     except ImproperlyConfigured as error:
-        settings, told = {}, str(error)
-    assert SECRET not in told
+        settings, problem = {}, str(error)
+    assert SECRET not in problem
     with override_settings(TIKTOK_BUSINESS=settings):
         reported()
         values_of(SETTINGS)

@@ -1,4 +1,4 @@
-"""What people do, in Chromium, under the strictest policy and with nothing in the console.
+"""What people do, in Chromium, under the strictest policy and with an empty console.
 
 Each page on the way is looked at by axe-core as well. See ``test_browser`` for the plain way there
 and back, and ``test_hostile_profiles`` for accounts that mean harm.
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
 @pytest.fixture
 def strict(site: Site) -> Iterator[Site]:
-    """The site under a policy of its own files alone, and TikTok's pictures."""
+    """The site under a policy that allows its own files and TikTok's pictures only."""
     tiktok = site.simulator_url
     policy = {"default-src": ["'self'"], "img-src": ["'self'", tiktok]}
     with override_settings(SECURE_CSP=policy):
@@ -40,7 +40,7 @@ def strict(site: Site) -> Iterator[Site]:
 
 
 def problems(site: Site) -> list[str]:
-    """What axe-core finds to be serious on the page that is open."""
+    """The serious problems that axe-core finds on the open page."""
     site.driver.execute_script(AXE)
     results: dict[str, Any] = site.driver.execute_async_script(
         "axe.run(document).then(arguments[arguments.length - 1])"
@@ -50,7 +50,7 @@ def problems(site: Site) -> list[str]:
         for found in results["violations"]
         if found["impact"] in ("serious", "critical")
         for node in found["nodes"]
-        if node["target"] != ["#searchbar"]  # which is Django's
+        if node["target"] != ["#searchbar"]  # it is Django's
     ]
 
 
@@ -180,7 +180,7 @@ def test_user_without_the_permission_is_told_what_to_do(strict: Site) -> None:
     strict.open(f"{LIST}connect/")
     assert "Ask an administrator of this site for the permission." in strict.text
     strict.look("not-allowed")
-    # That the page has the status 403 is all the console has to say.
+    # The console reports only the status 403.
     assert all(" 403 " in entry["message"] for entry in strict.complaints())
 
 

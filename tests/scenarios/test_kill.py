@@ -1,4 +1,4 @@
-"""``kill -9``: only what was in flight at that moment can need a second look."""
+"""``kill -9``: only accounts whose call was in flight at that moment may be affected."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def claims() -> dict[str, datetime]:
 
 
 def test_f02_f12_f15_kill_at_any_moment_costs_nothing_but_answers_on_their_way() -> None:
-    # So many that no run has them all done before its kill, also where a busy machine kills late.
+    # So many that no run finishes before it is killed, even if a busy machine kills it late.
     kills, count = (50, 3000) if connection.vendor == "postgresql" else (15, 900)
     moments = random.Random(12)
-    # 16 calls at once, five times a second: a run needs longer than the tests let it live.
+    # 16 calls at once, five times a second: a run takes longer than the tests let it live.
     simulator = WatchedSimulator(strict=True, latency_seconds=0.2)
     with simulator.serve() as base_url:
         open_ids = make_due(simulator, count)
@@ -65,10 +65,10 @@ def test_f02_f12_f15_kill_at_any_moment_costs_nothing_but_answers_on_their_way()
                 time.sleep(moments.uniform(0, 0.6))
                 os.kill(pid, signal.SIGKILL)
                 assert forks.end()[0] == -signal.SIGKILL
-                time.sleep(0.05)  # what the server of the database has read is still carried out
+                time.sleep(0.05)  # the database still executes what it has received
                 held = claims()
                 new = {open_id for open_id in held if held[open_id] != before.get(open_id)}
-                # In flight, or next in line: claimed so that no thread has to wait for its row.
+                # In flight, or next: claimed early so that no thread has to wait for its row.
                 assert len(new) <= CONCURRENCY * 1.5
                 assert max(held.values(), default=timezone.now()) < timezone.now() + timedelta(
                     seconds=CLAIM_SECONDS
@@ -84,7 +84,7 @@ def test_f02_f12_f15_kill_at_any_moment_costs_nothing_but_answers_on_their_way()
 
             simulator.configure(latency_seconds=0)
             time.sleep(max(killed_at + CLAIM_SECONDS - time.monotonic(), 0))
-            # A rejection counts the second time where the worker before has died.
+            # If the previous worker has died, a second rejection counts.
             for _ in range(2):
                 end_waits()
                 forks.begin()

@@ -1,4 +1,4 @@
-"""F34: whatever goes wrong, no error, log record or error report holds a secret."""
+"""F34: whatever goes wrong, no error, log record or error report contains a secret."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from tests.support.simulator_calls import API, APP_ID, REDIRECT_URI
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Module variables: those of a test function would be in every report on an error that passes it.
+# Module variables: local ones of a test would be in the report on every error that passes it.
 ACCESS_TOKEN = "act.Leak+a1/b2=c3*!4711.e1"
 REFRESH_TOKEN = "rft.Leak+z9/y8=x7*!4712.e1"
 CODE = "LeakCode_aa-BB22*0!5413.e1"
@@ -52,7 +52,7 @@ NEW_ACCESS_TOKEN = "act.LeakNew+k1/l2=m3*!4713.e1"
 NEW_REFRESH_TOKEN = "rft.LeakNew+n4/o5=p6*!4714.e1"
 ODD_TOKEN = "act.LeakOdd+q7/r8=s9*!4715\n.e1"
 SECRETS = [ACCESS_TOKEN, REFRESH_TOKEN, CODE, APP_SECRET, NEW_ACCESS_TOKEN, NEW_REFRESH_TOKEN]
-# Enough of an odd token to know it by, before the character that makes it odd.
+# The part of an odd token before its odd character: enough to recognise it.
 SECRETS += [ODD_TOKEN.partition("\n")[0]]
 
 
@@ -70,7 +70,7 @@ def assert_silent(error: BaseException, records: list[logging.LogRecord]) -> Non
 
 @pytest.fixture
 def everything_logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """Logs everything, at DEBUG. Its ``records`` are of the phase that runs: not to be kept."""
+    """Logs everything, at DEBUG. Its ``records`` belong to the current phase: do not keep them."""
     caplog.set_level(logging.DEBUG)
     return caplog
 
@@ -107,13 +107,13 @@ def repeating(code: Any, status: str = "200 OK", *, everywhere: bool = False) ->
 
 
 def repeating_raw(server: servers.RawServer, connection: Any) -> None:
-    """Send the request back as if it were an answer."""
+    """Send the request back as if it were the answer."""
     connection.sendall(server.requests[-1].rpartition(b"\n")[2] + b"\r\n\r\n")
     connection.close()
 
 
 def repeating_among_headers(server: servers.RawServer, connection: Any) -> None:
-    """Send the request back in a line that is no header, with more behind it."""
+    """Send the request back in a line that is not a header, followed by more."""
     request = server.requests[-1].replace(b"\r\n", b" ")
     connection.sendall(HEAD + b"Content-Length: 2\r\nrejected " + request + b"\r\n\r\n{}")
 
@@ -195,7 +195,7 @@ def error_of_client(
     return error_from(lambda: call(client))
 
 
-# What one call cannot use may be all that another needs.
+# An answer that one call cannot use may be complete for another.
 TOKEN_FAULTS = ("missing field", "odd access token", "odd refresh token", "odd open id")
 FINE = {("missing field", "refresh"), *((wrong, "profile") for wrong in TOKEN_FAULTS)}
 
@@ -221,7 +221,7 @@ def test_f34_no_answer_makes_a_call_leak(
 
 
 def unreachable(stack: ExitStack, folder: Path) -> dict[str, str]:
-    """Addresses that give no connection, by what is wrong with them."""
+    """Addresses that allow no connection, by what is wrong with them."""
     refused = stack.enter_context(servers.refused_port())
     full = stack.enter_context(servers.unaccepting_port())
     context, _ = servers.self_signed(folder)
@@ -248,17 +248,17 @@ def test_f34_no_failed_connection_makes_a_call_leak(
 
 
 class TalkativeAdapter(BaseAdapter):
-    """Fails with an exception that says all it knows of the request."""
+    """Fails with an exception that holds everything about the request."""
 
     def __init__(self, error: type[Exception]) -> None:
         super().__init__()
         self.error = error
 
     def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
-        told = f"{dict(request.headers)} {json.loads(request.body or '{}')}"
+        seen = f"{dict(request.headers)} {json.loads(request.body or '{}')}"
         if self.error is UnicodeEncodeError:
-            raise UnicodeEncodeError("latin-1", told, 0, 1, told)
-        raise self.error(told, request, request.headers) from LookupError(told, request)
+            raise UnicodeEncodeError("latin-1", seen, 0, 1, seen)
+        raise self.error(seen, request, request.headers) from LookupError(seen, request)
 
     def close(self) -> None:
         pass
@@ -288,7 +288,7 @@ def test_f34_exception_that_carries_the_request_is_left_behind(
 
 
 class StoppedBody(BytesIO):
-    """The process is told to stop while the second half of the body is awaited."""
+    """The process gets a signal to stop while it waits for the second half of the body."""
 
     def read1(self, size: int | None = -1, /) -> bytes:
         if self.tell():
@@ -341,7 +341,7 @@ def test_f34_broken_session_factory_shows_nothing_of_the_call(
 def test_f34_debuglevel_of_http_client_prints_no_body(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Somebody looks at the connections; what is in a header is printed, see SECURITY.md."""
+    """Somebody debugs the connections; headers are printed, see SECURITY.md."""
     monkeypatch.setattr("http.client.HTTPConnection.debuglevel", 1)
     with ExitStack() as stack:
         server = stack.enter_context(servers.serving(servers.send(servers.http(GRANTED[:-20]))))

@@ -1,4 +1,4 @@
-"""The database goes away in the middle of a run, and comes back."""
+"""The database goes down in the middle of a run, and comes back."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ AWAY_SECONDS = 1.5
 
 
 def test_f02_f15_server_that_is_restarted_twice_costs_no_token() -> None:
-    """Each refresh token works once: an answer that is not saved is a connection that is lost."""
+    """Each refresh token works once, so an answer that is not saved is a lost connection."""
     count = 2000 if connection.vendor == "postgresql" else 300
     simulator = WatchedSimulator(strict=True, latency_seconds=0.1)
     with private_server(connection.vendor) as server, simulator.serve() as base_url:

@@ -1,4 +1,4 @@
-"""The search for secrets finds them, however they are written."""
+"""The search for secrets finds them in every spelling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The admin with the themes that many projects have installed: pages render, buttons work."""
+"""The admin under popular themes: pages render and buttons work."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ def test_pages_render_and_buttons_work(
         issued = simulator.issue_grant("harbour_bakery")
         grant = {name: issued[name] for name in ("open_id", "access_token", "refresh_token")}
         grant["scopes"] = sorted(issued["scope"].split(","))
-        with themed(theme, tiktok, grant, tmp_path) as told:
-            site = Site(chromium, f"http://127.0.0.1:{told['port']}", simulator, tmp_path)
+        with themed(theme, tiktok, grant, tmp_path) as served:
+            site = Site(chromium, f"http://127.0.0.1:{served['port']}", simulator, tmp_path)
             site.open("/static/tiktok_business/admin.css")
             chromium.delete_all_cookies()
-            chromium.add_cookie({"name": "sessionid", "value": told["session"]})
+            chromium.add_cookie({"name": "sessionid", "value": served["session"]})
             site.open(ADMIN)
             assert "Harbour Bakery" in site.text
             site.look(f"{theme}-list")
-            site.open(f"{ADMIN}{told['account']}/change/")
+            site.open(f"{ADMIN}{served['account']}/change/")
             site.look(f"{theme}-account")
             for words in ("Sync profile", "Reconnect", "Disconnect"):
                 xpath = f"//*[normalize-space()='{words}']"

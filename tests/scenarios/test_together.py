@@ -1,4 +1,4 @@
-"""Several commands at once, as on several machines: each account is refreshed once."""
+"""Several commands at the same time, as on several machines: each account is refreshed once."""
 
 from __future__ import annotations
 
@@ -56,19 +56,19 @@ def commands(
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_f16_commands_without_a_shared_cache_share_the_accounts(processes: int) -> None:
-    # So many that none is through with all of them before the slowest to start has begun.
+    # So many that no command finishes before the slowest one has started.
     count = 2000 if connection.vendor == "postgresql" and processes == 4 else 500
     commands(processes, LOCAL_MEMORY, count, per_minute=0)
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_f16_f53_commands_with_a_shared_cache_share_the_ceiling_too(
+def test_f16_f53_commands_with_a_shared_cache_share_the_rate_limit_too(
     processes: int, redis: dict[str, Any]
 ) -> None:
-    # So many that each gets some: turns go to whoever asks first, which is a matter of chance.
+    # So many that each command gets some: slots go to the first to ask, by chance.
     count = 400
     reports = commands(processes, redis, count, per_minute=3000)
-    # 50 a second; alone each of them could do the same.
+    # 50 a second in all; each command alone could do as many.
     durations = [report["duration_seconds"] for report in reports]
     assert max(durations) > 0.95 * count / 50
     assert min(durations) > 0.5 * count / 50, "all have stayed"

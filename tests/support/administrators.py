@@ -1,4 +1,4 @@
-"""What the tests of the admin share: who is logged in, where the pages are, what a page says."""
+"""Tests of the admin: log in, find a page, and read what it shows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LIST = "/admin/tiktok_business/businessaccount/"
 
 
 def log_in_staff(client: Client, may: str) -> None:
-    """Log in somebody who may do these things with accounts, such as "view change"."""
+    """Log in a user who has these permissions on accounts, such as "view change"."""
     user = make_user("staff", is_staff=True)
     codenames = [f"{action}_businessaccount" for action in may.split()]
     user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
@@ -30,7 +30,7 @@ def log_in_staff(client: Client, may: str) -> None:
 
 
 def log_in_root(client: Client) -> None:
-    """Log in somebody who may do everything."""
+    """Log in a superuser."""
     client.force_login(make_user("root", is_staff=True, is_superuser=True))
 
 
@@ -45,12 +45,12 @@ def html(response: Any) -> str:
 
 
 def words(fragment: str) -> str:
-    """A piece of HTML as a reader sees it."""
+    """The text of a piece of HTML, as a reader sees it."""
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", fragment)).replace("\xa0", " ").split())
 
 
 def cells(response: Any, column: str) -> list[str]:
-    """What a column of the list shows, row by row."""
+    """What a column of the list shows, one text for each row."""
     found = re.findall(rf'<t[dh] class="field-{column}[^"]*">(.*?)</t[dh]>', html(response))
     return [words(cell) for cell in found]
 
@@ -69,7 +69,7 @@ def field(response: Any, name: str) -> str:
 
 
 def fact(response: Any, name: str) -> str:
-    """What a panel of the account's page says, "" when it is not there."""
+    """What a panel of the account's page says, "" if it is missing."""
     shown = re.search(rf'<(\w+)[^>]* data-fact="{name}"[^>]*>(.*?)</\1>', html(response), re.DOTALL)
     return words(shown[2]) if shown else ""
 
@@ -89,19 +89,19 @@ def told(response: Any) -> list[tuple[str, str]]:
 
 
 def press(client: Client, account: BusinessAccount, button: str, **data: Any) -> Any:
-    """Press a button of an account; returns the page on which one ends."""
+    """Press a button of an account; return the page that follows."""
     return client.post(page_of(account, button), data, follow=True)
 
 
 def select(client: Client, action: str, accounts: Iterable[BusinessAccount], **data: Any) -> Any:
-    """Run a bulk action; returns the page on which one ends."""
+    """Run a bulk action; return the page that follows."""
     chosen = [account.pk for account in accounts]
     form = {"action": action, "_selected_action": chosen, **data}
     return client.post(LIST, form, follow=True)
 
 
 def make_unreadable(account: BusinessAccount) -> None:
-    """Let the row hold tokens that no configured key opens."""
+    """Store tokens that no configured key can decrypt."""
     columns = "access_token = 'ttb1:00000000:AAAA', refresh_token = 'ttb1:00000000:AAAA'"
     with connection.cursor() as cursor:
         cursor.execute(

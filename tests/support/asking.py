@@ -1,4 +1,4 @@
-"""A process of a site, many threads of which need the access token of one account at once.
+"""A process of a site in which many threads need the access token of one account at once.
 
 ``python -m tests.support.asking PK THREADS``: says "ready", reads from stdin the monotonic
 instant at which to ask, and prints what each thread got and after how many seconds, as JSON.
@@ -36,7 +36,7 @@ def main() -> None:
 
     pk, count = int(sys.argv[1]), int(sys.argv[2])
     accounts = [BusinessAccount.objects.get(pk=pk) for _ in range(count)]
-    # A process that has been at work has long loaded what the first call needs.
+    # A process that has been running has loaded what the first call needs.
     __import__("requests")
     accounts[0].is_decryptable()
     results: list[Any] = []

@@ -1,4 +1,4 @@
-"""Chromium before the test site, with the simulator as its TikTok: the fixture `site`.
+"""Chromium on the test site, with the simulator as its TikTok: the fixture `site`.
 
 ``SCREENSHOTS=folder`` keeps a picture of each page that a test looks at.
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Site", "chromium", "site"]
 
-# Without them Chromium looks for Google's hosts at each start.
+# Without these, Chromium contacts Google's hosts at every start.
 QUIET = (
     "--disable-background-networking",
     "--disable-component-update",
@@ -58,7 +58,7 @@ def chromium() -> Iterator[webdriver.Chrome]:
 
 
 class Site:
-    """The test site in one browser, beside a TikTok that answers over HTTP."""
+    """The test site in a browser, with a TikTok that answers over HTTP."""
 
     def __init__(
         self, driver: webdriver.Chrome, url: str, simulator: Simulator, scratch: Path
@@ -67,7 +67,7 @@ class Site:
         self.driver = driver
         self.url = url
         self.simulator = simulator
-        self.simulator_url = ""  # where it serves, if it does
+        self.simulator_url = ""  # "" unless it serves
 
     def log_in(self, username: str) -> None:
         self.open("/admin/login/?next=/admin/")
@@ -79,7 +79,7 @@ class Site:
         """Log in without a form: themes have forms of their own."""
         client = Client()
         client.force_login(user)
-        self.open("/static/tiktok_business/pages.css")  # a cookie belongs to an open page
+        self.open("/static/tiktok_business/pages.css")  # a cookie can only be set for the open site
         name = settings.SESSION_COOKIE_NAME
         self.driver.add_cookie({"name": name, "value": client.cookies[name].value})
 
@@ -92,7 +92,7 @@ class Site:
             f"//button[normalize-space()='{words}'] | //input[@value='{words}'] | "
             f"//a[normalize-space()='{words}']"
         )
-        # A page of another site begins as an empty one, which looks complete.
+        # A page of another site is empty at first, and looks complete.
         with suppress(TimeoutException):
             WebDriverWait(self.driver, 15).until(
                 lambda driver: driver.find_elements(By.XPATH, xpath)
@@ -105,7 +105,7 @@ class Site:
         )
         self.driver.execute_script("window.isLeft = true")
         button.click()
-        # Asking a page that is just being left is an error of one kind or another.
+        # Querying a page during navigation raises one error or another.
         WebDriverWait(self.driver, 15, ignored_exceptions=[WebDriverException]).until(
             lambda driver: driver.execute_script(
                 "return !window.isLeft && document.readyState === 'complete'"
@@ -150,7 +150,7 @@ class Site:
         self.show_as(*DESKTOP, "light")
 
     def picture(self, width: int, kind: str = "png", *, scale: float = 1) -> bytes:
-        """The whole page as a picture, also what lies below the window."""
+        """A picture of the whole page, including what is below the window."""
         height = self.driver.execute_script("return document.documentElement.scrollHeight")
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": scale}
         options = {"clip": clip, "captureBeyondViewport": True, "format": kind}
@@ -164,7 +164,7 @@ class Site:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
 
     def complaints(self) -> list[Any]:
-        """What the console says; a favicon that is not there does not count."""
+        """The messages of the console, except about the missing favicon."""
         log = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
         return [entry for entry in log if "favicon.ico" not in entry["message"]]
 
@@ -184,7 +184,7 @@ def site(chromium: webdriver.Chrome, live_server: Any, tmp_path: Path) -> Iterat
         ),
     ):
         simulator.configure(image_base_url=tiktok)
-        # Of all hosts: who is signed in at the simulator, since another test, skips its page.
+        # Of all hosts: a sign-in at the simulator left by another test would skip its page.
         chromium.execute_cdp_cmd("Network.clearBrowserCookies", {})
         chromium.get_log("browser")  # type: ignore[no-untyped-call] # of the test before
         site = Site(chromium, live_server.url, simulator, tmp_path)

@@ -1,4 +1,4 @@
-"""Secrets that are known, code that fails with them in its hands, and who sees what comes out."""
+"""Known secrets, code that fails while it holds them, and observers of what comes out."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ISSUED = re.compile(r"(?:act|rft)\.SIM[^\"\s]+|SIMcode_[^\"\s]+")
 
 
 def canary(name: str) -> str:
-    """A secret that stands in no file, in which pages with source lines would show it."""
+    """A secret that is in no source file, where a debug page would show it."""
     return f"{name}-{secrets.token_urlsafe(24)}+/=*!'&"
 
 
@@ -46,7 +46,7 @@ def canary(name: str) -> str:
 
 
 class CanarySimulator(Simulator):
-    """Remembers every code and token that it has issued, also those that are dead since."""
+    """Remembers every code and token that it has issued, including the dead ones."""
 
     def __init__(self, state_path: Path, **options: Any) -> None:
         super().__init__(state_path=state_path, **options)
@@ -60,7 +60,7 @@ class CanarySimulator(Simulator):
 
 
 class CrashingCallback(CallbackView):
-    """A project's view whose own hook fails when all is done, with a token in its hands."""
+    """A project's view whose own hook fails at the end, while it holds a token."""
 
     def get_success_url(self, account: BusinessAccount) -> str:
         held = (account.access_token, account.refresh_token, self._answer.code)
@@ -84,7 +84,7 @@ urlpatterns = [
 
 
 def impatient_session() -> requests.Session:
-    """A session factory: nobody waits for what does not come."""
+    """A session factory: its calls do not wait for answers that never come."""
     session = requests.Session()
     session.mount("http://", ImpatientAdapter())
     return session
@@ -104,7 +104,7 @@ def crashing_receiver(account: BusinessAccount, **_: Any) -> None:
 
 
 class Evidence:
-    """All that has come out: what stood where, with a word on when."""
+    """Everything that has come out: what, where, and when."""
 
     def __init__(self) -> None:
         self.seen: defaultdict[str, list[tuple[str, str | bytes]]] = defaultdict(list)
@@ -120,7 +120,7 @@ class Evidence:
 
 
 class Witness(logging.Handler):
-    """Sees of each record what error trackers do: all attributes, and the frames' variables."""
+    """Sees what error trackers see of a record: all attributes, and the frames' variables."""
 
     def __init__(self, evidence: Evidence) -> None:
         super().__init__(logging.DEBUG)
@@ -131,7 +131,7 @@ class Witness(logging.Handler):
         if self._is_busy:  # the repr of a queryset asks the database, which logs
             return
         self._is_busy = True
-        # Nobody would close a connection that is opened for that in a thread without one.
+        # In a thread without a connection, nobody would close the one opened for this.
         leave = str if connection.connection else connection.close
         try:
             texts = [self.format(record), repr(vars(record))]
@@ -149,7 +149,7 @@ class Witness(logging.Handler):
 
 
 def _frames_of(frame: FrameType | None) -> Iterator[FrameType]:
-    """The frames of a call, up to where a test, which knows the secrets, has made it."""
+    """The frames of a call, up to the test that made it and knows the secrets."""
     while frame and not str(frame.f_globals["__name__"]).startswith(("tests.", "django.test.")):
         yield frame
         frame = frame.f_back
@@ -161,7 +161,7 @@ def everything_logged(evidence: Evidence) -> Iterator[None]:
     mails.setLevel(logging.ERROR)
     loggers = [logging.getLogger(), logging.getLogger("django")]
     levels = [logger.level for logger in loggers]
-    usual = loggers[0].handlers[:]  # pytest would write all of it down twice more
+    usual = loggers[0].handlers[:]  # pytest would record everything twice more
     loggers[0].handlers[:] = [Witness(evidence), mails]
     for logger in loggers:
         logger.setLevel(logging.DEBUG)

@@ -1,4 +1,4 @@
-"""A drive through the whole app with secrets that are known, and all that comes out of it.
+"""A drive through the whole app with known secrets, and everything that comes out of it.
 
 TikTok is the simulator over real HTTP, so that `requests` and urllib3 do and log what they do in
 production. Whatever can be seen on the way is kept as `Evidence`, by the place where it was seen.
@@ -65,7 +65,7 @@ TRUTHS = (True, False)
 
 
 class Drive:
-    """Goes through the app and keeps what it sees."""
+    """Uses the whole app and records what comes out."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -138,7 +138,7 @@ class Drive:
             self.evidence.keep("simulator", page, f"{answer.headers} {answer.text}")
 
     def end_patience(self, call: Call) -> None:
-        """A batch would wait for a minute when it is told that it calls too often."""
+        """Skip the minute that a batch waits when TikTok says that it calls too often."""
         if call.code == 40100:
             self.stop.set()
 
@@ -150,7 +150,7 @@ class Drive:
         return response
 
     def attempt(self, when: str, act: Callable[[], Any]) -> Any:
-        """Do something that may fail; what it returns or raises is seen by all who may see it."""
+        """Do something that may fail; show its result or error to every observer."""
         try:
             outcome = act()
         except Exception as error:  # noqa: BLE001 -- whatever it is
@@ -166,7 +166,7 @@ class Drive:
         return outcome
 
     def look(self, when: str) -> None:
-        """Look at all that is stored, and empty the cache and the mail box."""
+        """Record everything that is stored, and empty the cache and the mailbox."""
         evidence = self.evidence
         for table in connection.introspection.table_names():
             with connection.cursor() as cursor:
@@ -190,12 +190,12 @@ class Drive:
     # In the browser
 
     def back_from_tiktok(self, account: str = "harbour_bakery", **decision: Any) -> str:
-        """Press "connect" and decide; returns the URL, with code and state, that comes next."""
+        """Press "connect" and decide; return the URL that follows, with code and state."""
         response = self.client.post(CONNECT)
         url = response.headers["Location"]
         state = value_in(url, "state")
         self.evidence.secrets.add(state)
-        # This one is on its way to TikTok, in the one place where it has to be.
+        # This secret is on its way to TikTok, in the one place where it belongs.
         response.headers["Location"] = url.replace(state, "STATE")
         self.see("connect", response)
         return come_back(self.simulator, url, account=account, **decision)
@@ -224,7 +224,7 @@ class Drive:
             self.see("disconnect", response(url))
 
     def remember_keys(self, account: BusinessAccount, secret: str) -> None:
-        """The keys that are derived for this account, and proof that they are the real ones."""
+        """The keys derived for this account; checks that they decrypt its tokens."""
         account.refresh_from_db()
         stored = BusinessAccount.objects.filter(pk=account.pk).values().get()
         for name in ("access_token", "refresh_token"):
@@ -239,7 +239,7 @@ class Drive:
             self.evidence.secrets |= {key, key[:16], key[16:]}
 
     def crashes(self) -> None:
-        """Crashes right after TikTok has given the tokens, and just before."""
+        """Crash right after TikTok has issued the tokens, and just before."""
         for debug in TRUTHS:
             with override_settings(DEBUG=debug):
                 back = self.back_from_tiktok().partition("?")[2]
@@ -299,7 +299,7 @@ class Drive:
 
     @contextmanager
     def broken_network(self, name: str) -> Iterator[None]:
-        """What a server cannot act out itself, and no patience with one that is silent."""
+        """Act out what a server cannot, and do not wait for a silent one."""
         with ExitStack() as stack:
             keys: dict[str, Any] = {}
             if name in ("timeout_before", "timeout_after"):
@@ -317,7 +317,7 @@ class Drive:
             yield
 
     def calls_for(self, account: BusinessAccount) -> dict[str, Callable[[], Any]]:
-        """All that the app can ask TikTok for; the last one ends the connection."""
+        """Make every call of the app to TikTok; the last one ends the connection."""
 
         def with_client(call: Callable[[services.AccountClient], Any]) -> Any:
             with services.account_client(account) as client:

@@ -99,14 +99,14 @@ def dumps(drive: Drive, account: BusinessAccount) -> None:
         command(drive, "dumpdata", "--format", kind, "--output", str(file))
         drive.evidence.keep("dump", kind, file.read_text(encoding="utf-8"))
     [row] = serializers.serialize("python", [account])
-    row["fields"]["access_token"] = str(account.access_token)  # as somebody might write it
+    row["fields"]["access_token"] = str(account.access_token)  # as somebody might write it by hand
     plain = drive.folder / "plain.json"
     plain.write_text(DjangoJSONEncoder().encode([row]), encoding="utf-8")
     command(drive, "loaddata", str(plain))
 
 
 def processes(drive: Drive, account: BusinessAccount) -> None:
-    """Commands as they are typed, each in a process of its own that logs at DEBUG."""
+    """Commands as typed, each in its own process that logs at DEBUG."""
     env = engine.environment(
         drive.base_url, APP_SECRET=drive.app_secret, ENCRYPTION_KEYS=drive.keys[1:]
     )
@@ -170,7 +170,7 @@ def due() -> bool:
 
 @contextmanager
 def all_commands(broker: Broker, evidence: Evidence) -> Iterator[None]:
-    """Keep everything that is sent to Redis inside the block, however soon it is gone again."""
+    """Record everything sent to Redis inside the block, even if it is soon deleted."""
     end = f"{broker.prefix}end"
 
     def listen(heard: Iterator[dict[str, Any]]) -> None:

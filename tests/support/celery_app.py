@@ -1,4 +1,4 @@
-"""A Celery application as Celery's documentation has Django projects make one."""
+"""A Celery application, set up as Celery's documentation tells Django projects to."""
 
 from __future__ import annotations
 

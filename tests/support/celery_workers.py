@@ -26,7 +26,7 @@ REDIS_URL = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379/9")
 
 
 class Broker:
-    """Redis under a prefix of this test's own, and an application that sends to it."""
+    """Redis under this test's own prefix, and an application that sends to it."""
 
     def __init__(self, connected: Any, prefix: str) -> None:
         self.redis = connected
@@ -39,7 +39,7 @@ class Broker:
         self.app.send_task(f"tiktok_business.{name}", args=arguments, kwargs=keywords)
 
     def raw(self) -> list[bytes]:
-        """Everything that lies in Redis, as it lies there."""
+        """Everything that is in Redis, as stored."""
         lists = [key for key in self.own_keys() if self.redis.type(key) == b"list"]
         items = [item for key in lists for item in self.redis.lrange(key, 0, -1)]
         return [*self.own_keys(), *items]
@@ -52,7 +52,7 @@ class Broker:
 
 
 def connected_to(url: str) -> Any:
-    """The Redis there; one that is named and does not answer is a failure."""
+    """The Redis to use; a named one that does not answer is a failure."""
     connected = redis.Redis.from_url(url)
     try:
         connected.ping()
@@ -64,7 +64,7 @@ def connected_to(url: str) -> Any:
 
 @contextmanager
 def own_broker() -> Iterator[Broker]:
-    """A broker that nobody else uses; nothing of it is left in Redis."""
+    """A broker of this test alone; it leaves nothing in Redis."""
     require("redis")
     with connected_to(REDIS_URL) as connected:
         broker = Broker(connected, f"tiktok-business-test-{uuid.uuid4().hex}:")

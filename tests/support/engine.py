@@ -1,4 +1,4 @@
-"""What the tests of the refresh engine share: a TikTok that remembers, and many accounts."""
+"""Tests of the refresh engine: a TikTok that keeps a record, many accounts, and processes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Status = BusinessAccount.Status
 _current: list[WatchedSimulator] = []
 
 
-# A TikTok that remembers
+# A TikTok that keeps a record
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Presented:
 
 
 class WatchedSimulator(Simulator):
-    """Remembers who presented which refresh token, and what became of the answer.
+    """Records who presented which refresh token, and what became of the answer.
 
     The simulator's own log holds no token, for it can be asked for over HTTP. Answers refreshes
     only.
@@ -85,12 +85,12 @@ class WatchedSimulator(Simulator):
         return response
 
     def lost(self) -> set[str]:
-        """The accounts of which a successful answer did not arrive whole."""
+        """The accounts for which a successful answer did not arrive complete."""
         entries = self.presented
         return {entry.open_id for entry in entries if entry.is_granted and not entry.is_delivered}
 
     def presented_in_vain(self) -> list[Presented]:
-        """Tokens presented again when, or before, a successful answer to them has arrived."""
+        """Tokens presented again after, or while, a successful answer to them arrived."""
         delivered = {entry.token: entry for entry in self.presented if entry.is_delivered}
         return [
             entry
@@ -105,7 +105,7 @@ class WatchedSimulator(Simulator):
 
 
 def _carries(response: Response, open_id: str, pair: tuple[str, str]) -> bool:
-    """Whether a client that forgives what can be forgiven finds the pair in the answer."""
+    """Whether a tolerant client finds the pair in the answer."""
     if response.breakage is not None:
         return False
     try:
@@ -128,7 +128,7 @@ def session() -> requests.Session:
 
 @contextmanager
 def watched_simulator(**options: Any) -> Iterator[WatchedSimulator]:
-    """Let TikTok be such a simulator inside the block, reached without a network."""
+    """Use such a simulator as TikTok inside the block, without a network."""
     simulator = WatchedSimulator(**options)
     _current.append(simulator)
     try:
@@ -142,7 +142,7 @@ def watched_simulator(**options: Any) -> Iterator[WatchedSimulator]:
 
 
 def make_due(simulator: Simulator, count: int, **overrides: Any) -> list[str]:
-    """Connect that many accounts whose access tokens end within the hour; their open ids."""
+    """Connect this many accounts whose access tokens expire within the hour; return open ids."""
     now = timezone.now()
     rows = []
     for number in range(count):
@@ -164,7 +164,7 @@ def make_due(simulator: Simulator, count: int, **overrides: Any) -> list[str]:
 
 
 def not_live(simulator: Simulator) -> set[str]:
-    """The accounts whose row holds another pair than the newest one that TikTok has issued."""
+    """The accounts whose row does not hold the newest pair that TikTok has issued."""
     return {
         row.open_id
         for row in BusinessAccount.objects.iterator()
@@ -178,12 +178,12 @@ def in_status(status: str) -> set[str]:
 
 
 def end_waits() -> None:
-    """Let the time pass that failing accounts wait for their next try."""
+    """Skip the time that failing accounts wait before their next try."""
     BusinessAccount.objects.update(next_attempt_at=None)
 
 
 def run(*arguments: str) -> tuple[int, dict[str, Any]]:
-    """The command in this process: its exit status and its ``--json``."""
+    """Run the command in this process; return its exit status and its ``--json``."""
     stdout = StringIO()
     status = 0
     try:
@@ -243,7 +243,7 @@ def start_command(*arguments: str, env: dict[str, str]) -> subprocess.Popen[str]
 
 
 def finish(process: subprocess.Popen[str], *, timeout: float = 120) -> tuple[int, str, str]:
-    """Wait for the process: its exit status, stdout and stderr."""
+    """Wait for the process; return its exit status, stdout and stderr."""
     try:
         stdout, stderr = process.communicate(timeout=timeout)
     finally:
@@ -259,7 +259,7 @@ def wait_until(condition: Callable[[], object], *, timeout: float = 30) -> None:
 
 
 class Forks:
-    """Runs of the command as processes that begin at once; see `tests.support.forking`."""
+    """Runs of the command as processes that start at once; see `tests.support.forking`."""
 
     def __init__(self, env: dict[str, str]) -> None:
         self._process = start("-m", "tests.support.forking", env=env)
@@ -269,7 +269,7 @@ class Forks:
 
     def __exit__(self, *exc_info: object) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.close()  # which ends it
+        self._process.stdin.close()  # this ends it
         with self._process:
             self._process.wait(timeout=60)
 
@@ -277,14 +277,14 @@ class Forks:
         assert self._line() == "ready"
 
     def begin(self, *arguments: str) -> int:
-        """Start a run; its process id."""
+        """Start a run; return its process id."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{' '.join(arguments)}\n")
         self._process.stdin.flush()
         return int(self._line())
 
     def end(self) -> tuple[int, dict[str, Any]]:
-        """Wait for the run: its exit status and its ``--json`` ({} when it was killed)."""
+        """Wait for the run; return its exit status and its ``--json`` ({} if it was killed)."""
         answer: dict[str, Any] = {}
         while not (line := self._line()).startswith("exit "):
             answer = json.loads(line)
@@ -303,7 +303,7 @@ def run_together(
     count: int,
     *arguments: str,
 ) -> list[dict[str, Any]]:
-    """Run as many commands at once over that many accounts; what each of them reports.
+    """Run this many commands at once over this many accounts; return their reports.
 
     Each account is refreshed by exactly one of them.
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def make_user(username: str = "ada", **overrides: Any) -> User:
-    """A user; ``is_superuser=True, is_staff=True`` make one that may do everything."""
+    """Create a user; ``is_superuser=True, is_staff=True`` allow everything."""
     user: User = get_user_model().objects.create_user(
         username, password="correct horse", **overrides
     )
@@ -26,7 +26,7 @@ def make_user(username: str = "ada", **overrides: Any) -> User:
 
 
 def make_account(**overrides: Any) -> BusinessAccount:
-    """A healthy account with tokens that no TikTok knows."""
+    """Create a healthy account with tokens that TikTok does not know."""
     now = timezone.now()
     values: dict[str, Any] = {
         "app_id": settings.TIKTOK_BUSINESS["APP_ID"],
@@ -36,7 +36,7 @@ def make_account(**overrides: Any) -> BusinessAccount:
         "access_token_expires_at": now + timedelta(hours=20),
         "refresh_token_expires_at": now + timedelta(days=300),
         "connected_at": now - timedelta(days=65),
-        "metrics_synced_at": now,  # what is about the daily figures sets another time
+        "metrics_synced_at": now,  # tests of the daily metrics set another time
         **overrides,
     }
     return BusinessAccount.objects.create(**values)
@@ -45,7 +45,7 @@ def make_account(**overrides: Any) -> BusinessAccount:
 def connect(
     simulator: Simulator, account: str = "harbour_bakery", **overrides: Any
 ) -> BusinessAccount:
-    """An account whose tokens the simulator has issued."""
+    """Create an account whose tokens the simulator has issued."""
     grant = simulator.issue_grant(account)
     now = timezone.now()
     return make_account(

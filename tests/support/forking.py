@@ -1,4 +1,4 @@
-"""Runs ``refresh_tokens`` in forked processes, which begin at once: Django is loaded before.
+"""Runs ``refresh_tokens`` in forked processes, which start at once: Django is loaded before.
 
 ``python -m tests.support.forking`` says "ready"; each line on stdin holds the arguments of a run.
 It prints the process id of the run, what the run prints, and at its end "exit" and the status.
@@ -14,7 +14,7 @@ import django
 
 def main() -> None:
     django.setup()
-    # What the command would load on its way to the first call.
+    # What the command would load before its first call.
     for name in ("requests", "cryptography.fernet", "django_tiktok_business.services"):
         __import__(name)
     from django.core.management import execute_from_command_line

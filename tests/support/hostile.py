@@ -1,4 +1,4 @@
-"""What the property tests share: how many cases they try, and a TikTok that answers anything.
+"""Property tests: how many cases they try, and a TikTok that answers anything.
 
 ``TEST_HYPOTHESIS=nightly`` (``make fuzz``) tries other cases each time, and many more of them.
 """
@@ -35,10 +35,10 @@ TIMES_IN = {"ci": 1, "nightly": 20}
 _COMMON: dict[str, Any] = {
     "deadline": None,
     "print_blob": True,
-    # A failing case is made small, but not explained: that takes longer than all the rest.
+    # A failing case is shrunk but not explained: that takes longer than all the rest.
     "phases": [Phase.explicit, Phase.reuse, Phase.generate, Phase.target, Phase.shrink],
     "suppress_health_check": [
-        HealthCheck.too_slow,  # depends on what else the machine does
+        HealthCheck.too_slow,  # depends on the load of the machine
         HealthCheck.data_too_large,
         HealthCheck.function_scoped_fixture,  # `case` undoes what a case does to them
     ],
@@ -51,7 +51,7 @@ CASES_IN_CI: dict[str, int] = {}  # by the name of the property
 
 
 def cases(in_ci: int) -> Callable[[Test], Test]:
-    """Try a property on so many cases; a tenth of them where SQLite is not the database."""
+    """Try a property on this many cases, or a tenth of them if the database is not SQLite."""
     number = in_ci * TIMES_IN[PROFILE] if connection.vendor == "sqlite" else in_ci // 10
 
     def decorate(test: Test) -> Test:
@@ -63,7 +63,7 @@ def cases(in_ci: int) -> Callable[[Test], Test]:
 
 @contextmanager
 def case() -> Iterator[None]:
-    """Undo what one case does to the database, and to the ceiling.
+    """Undo what one case does to the database and the rate limits.
 
     Not by atomic(): for the services that would be a transaction of their caller.
     """
@@ -81,7 +81,7 @@ def case() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Reply:
-    """An HTTP answer, with whatever bytes."""
+    """An HTTP answer with any bytes."""
 
     body: bytes
     status: int = 200
@@ -133,7 +133,7 @@ def answering(replies: Mapping[str, Reply]) -> Iterator[threading.Event]:
 
 
 def from_hostile_tiktok() -> AbstractContextManager[object]:
-    """The settings under which calls end at `answering`, and none is repeated."""
+    """Settings that send calls to `answering` and repeat none."""
     return override_tiktok(SESSION_FACTORY_PATH="tests.support.hostile.session", MAX_ATTEMPTS=1)
 
 
@@ -184,7 +184,7 @@ def _written(pairs: _Pairs) -> str:
 
 @st.composite
 def documents(draw: st.DrawFn, data: Mapping[str, Any]) -> str:
-    """TikTok's envelope around ``data``, with any JSON value in some of its places."""
+    """TikTok's envelope around ``data``, with some parts replaced by any JSON value."""
     envelope = {"code": 0, "message": "OK", "request_id": "20261122ABC", "data": {}}
     outer = [(name, json.dumps(value)) for name, value in envelope.items()]
     inner = [(name, json.dumps(value)) for name, value in data.items()]
@@ -207,7 +207,7 @@ def documents(draw: st.DrawFn, data: Mapping[str, Any]) -> str:
     )
 
 
-# What a proxy in between, or TikTok itself, adds and means nothing by.
+# What a proxy, or TikTok itself, may add without meaning anything.
 HEADERS = st.fixed_dictionaries(
     {},
     optional={
@@ -235,7 +235,7 @@ ENCODINGS = st.sampled_from(["utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "
 
 @st.composite
 def replies(draw: st.DrawFn, data: Mapping[str, Any]) -> Reply:
-    """An answer that is much like TikTok's around ``data``, or nothing like it."""
+    """An answer around ``data`` that resembles TikTok's, or does not at all."""
     body = draw(
         st.builds(str.encode, documents(data), ENCODINGS)
         | st.builds(str.encode, json_texts)
@@ -245,9 +245,9 @@ def replies(draw: st.DrawFn, data: Mapping[str, Any]) -> Reply:
 
 
 def told_by(reply: Reply) -> dict[str, Any]:
-    """The envelope in an answer, {} when there is none."""
+    """The envelope in an answer, {} if there is none."""
     try:
-        # What stands behind "no content" is not read.
+        # A body after "no content" is not read.
         value = json.loads(b"" if reply.status == 204 else reply.body)
     except (ValueError, RecursionError):
         return {}
@@ -255,7 +255,7 @@ def told_by(reply: Reply) -> dict[str, Any]:
 
 
 def code_of(envelope: Mapping[str, Any]) -> float | None:
-    """The code of an envelope, read generously; None when it is no number."""
+    """The code of an envelope, read tolerantly; None if it is not a number."""
     try:
         return float(str(envelope.get("code")))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Looking for secrets: every way to write one down, and all that can be seen of an error."""
+"""Search for secrets: every spelling of one, and everything an error shows."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import FrameType
 
-WINDOW = 12  # so many successive characters of a spelling give the secret away
-SHORTEST = 7  # what is shorter stands in texts by chance
-# A piece of WINDOW characters holds, at each place that is a multiple of _STRIDE, so many of them.
+WINDOW = 12  # this many successive characters of a spelling give the secret away
+SHORTEST = 7  # anything shorter occurs in texts by chance
+# Every piece of WINDOW characters contains this many from some multiple of _STRIDE on.
 _STRIDE = 5
 _SAMPLE = WINDOW - _STRIDE + 1
 
 
 def spellings(secret: str | bytes) -> set[bytes]:
-    """All that a text which holds the secret may have in its place."""
+    """Every way in which a text may contain the secret."""
     plain = secret if isinstance(secret, bytes) else secret.encode()
     written = {repr(plain)[2:-1], plain.hex(), plain.hex().upper(), quote(plain), quote_plus(plain)}
     if isinstance(secret, str):
@@ -40,7 +40,7 @@ def spellings(secret: str | bytes) -> set[bytes]:
 
 
 def _inside_base64(plain: bytes) -> Iterator[bytes]:
-    """What is the same of base64 text, whatever stands before the secret and behind it."""
+    """The part of base64 text that does not depend on what surrounds the secret."""
     for offset in range(3):
         encoded = base64.b64encode(bytes(offset) + plain)
         whole = encoded[-(-offset * 8 // 6) : (offset + len(plain)) * 8 // 6]
@@ -68,19 +68,19 @@ class Search:
         self._samples = {sample for piece in self._pieces for sample in _pieces(piece, _SAMPLE)}
 
     def found_in(self, text: str | bytes) -> set[str]:
-        """The beginnings of the secrets that stand in the text."""
+        """The beginnings of the secrets that the text contains."""
         if isinstance(text, str):
             text = text.encode(errors="surrogatepass")
         found = {name for spelling, name in self._whole.items() if spelling in text}
         samples = (text[at : at + _SAMPLE] for at in range(0, len(text), _STRIDE))
-        if not self._samples.isdisjoint(samples):  # which is rare, and five times as fast
+        if not self._samples.isdisjoint(samples):  # rare, which makes this five times as fast
             pieces = self._pieces.keys() & set(_pieces(text, WINDOW))
             found |= {self._pieces[piece] for piece in pieces}
         return found
 
 
 def shown_of(error: BaseException, *, with_pages: bool = True) -> dict[str, str]:
-    """All that can be seen of an error, by who sees it; Django's reports take their time."""
+    """Everything an error shows, by who sees it; ``with_pages`` adds Django's slow reports."""
     exc_info = (type(error), error, error.__traceback__)
     frames = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)]
     return {
@@ -120,9 +120,9 @@ def with_variables(error: BaseException) -> str:
 
 
 def variables_of(frame: FrameType) -> dict[str, str]:
-    """The variables of a frame. That one cannot be shown says nothing about the others.
+    """The variables of a frame; if the ``repr`` of one fails, the others are still shown.
 
-    What `traceback` captures is lost before Python 3.13 when one `repr` fails.
+    Before Python 3.13, `traceback` shows none of them then.
     """
     return {name: _shown(value) for name, value in frame.f_locals.items()}
 
@@ -135,7 +135,7 @@ def _shown(value: object) -> str:
 
 
 def shown_in(records: Iterable[logging.LogRecord]) -> dict[str, str]:
-    """All that can be seen of log records, by logger."""
+    """Everything that log records show, by logger."""
     return {
         f"log record {record.name}": f"{record.getMessage()} {vars(record)!r}"
         for record in records

@@ -1,4 +1,4 @@
-"""Somebody who follows the documentation: reads its files, and types what they say."""
+"""A newcomer who follows the documentation: reads its files and types its commands."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ import django_tiktok_business
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# They have a SQLite database of their own, whatever DATABASE_URL says: once is enough.
+# They use their own SQLite database, whatever DATABASE_URL says: once is enough.
 starts_processes = pytest.mark.databases("sqlite")
 
 
 def parsed(text: str) -> tuple[nodes.document, str]:
-    """The document, and all that docutils has to say about it."""
+    """The document, and the warnings of docutils about it."""
     warnings = io.StringIO()
     settings = {"warning_stream": warnings, "report_level": 1, "halt_level": 6}
     document = docutils.core.publish_doctree(text, settings_overrides=settings)
@@ -53,11 +53,11 @@ class Document:
         ]
 
     def file(self, name: str, language: str = "python") -> list[str]:
-        """The blocks that say in their first line which file they belong to."""
+        """The blocks whose first line names this file."""
         return [text for text in self.blocks(language) if text.startswith(f"# {name}\n")]
 
     def table(self, heading: str) -> list[list[str]]:
-        """The rows, below their headings, of the table whose first heading this is."""
+        """The rows, without the headings, of the table that begins with this heading."""
         tables = [
             [
                 [" ".join(entry.astext().split()) for entry in row.findall(nodes.entry)]

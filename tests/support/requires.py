@@ -1,4 +1,4 @@
-"""Programs beside Python that some tests need: who is without one is told, and nothing fails."""
+"""Programs that some tests need: without one, a test is skipped and names the package."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 REDIS_PORT = 6379
-# What Debian keeps off the PATH of those who are not root.
+# Folders that Debian keeps off the PATH of other users than root.
 _DAEMONS = ("/usr/sbin", "/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")
 
 
 def program(name: str) -> str | None:
-    """Where a program is, the newest of several."""
+    """The path of a program, of the newest if there are several."""
     folders = [
         str(folder)
         for pattern in _DAEMONS
@@ -41,7 +41,7 @@ def faketime() -> str | None:
 
 
 def has_redis() -> bool:
-    """One that is named has to be there: that it does not answer is a failure."""
+    """Whether there is a Redis; a named one has to answer, or the tests fail."""
     return "TEST_REDIS_URL" in os.environ or _listens(REDIS_PORT)
 
 
@@ -64,14 +64,14 @@ _MISSING = "Skipped: needs "
 
 
 def require(tool: str) -> None:
-    """Leave the test out where this is missing; the run's last line says what to install."""
+    """Skip the test if this is missing; the last line of the run says what to install."""
     packages, is_here = TOOLS[tool]
     if not is_here():
         pytest.skip(_MISSING.removeprefix("Skipped: ") + packages)
 
 
 def summary(skipped: Sequence[pytest.TestReport]) -> str:
-    """One line on what has not run, and what to do about it; nothing when all has."""
+    """One line on what was skipped and what to install; "" if nothing was."""
     reasons = {
         report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         for report in skipped
@@ -83,7 +83,7 @@ def summary(skipped: Sequence[pytest.TestReport]) -> str:
     return f"{what}. To run all: {'; '.join(install + others)}\n" if skipped else ""
 
 
-# A Redis of this run's own, where none runs
+# A Redis for this run, if none is running
 
 
 def _listens(port: int) -> bool:
@@ -93,7 +93,7 @@ def _listens(port: int) -> bool:
 
 @contextmanager
 def some_redis() -> Iterator[None]:
-    """Where Redis is installed and not started, start one on another port until the end."""
+    """If Redis is installed but not running, run one on another port inside the block."""
     server = program("redis-server")
     if has_redis() or server is None:
         yield

@@ -1,4 +1,4 @@
-"""The test settings for a process of its own: the test database, TikTok over real HTTP."""
+"""Settings of a separate process: the test database, and TikTok over real HTTP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIKTOK_BUSINESS = {
 }
 if _caches := json.loads(os.environ.get("TEST_PROCESS_CACHES", "{}")):
     CACHES = _caches
-# A project's time zone may be one in which an hour repeats.
+# A time zone in which an hour repeats, as a project may have.
 TIME_ZONE = os.environ.get("TEST_PROCESS_TIME_ZONE", "UTC")
-# Not TikTok's own address; and claims that are to run out while a test looks on.
+# Not TikTok's own address; and claims short enough to expire during a test.
 SILENCED_SYSTEM_CHECKS = ["tiktok_business.W002", "tiktok_business.E010"]

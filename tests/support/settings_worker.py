@@ -1,4 +1,4 @@
-"""The settings of a worker's process: those of any process of its own, and a queue."""
+"""Settings of a worker's process: those of any separate process, and a queue."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 TIKTOK_BUSINESS["REFRESH_CONCURRENCY"] = 4
 
 CELERY_BROKER_URL = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379/9")
-# Whatever a run leaves in Redis is its own, and can be found to be removed.
+# What a run leaves in Redis has its own prefix, and can be found and removed.
 CELERY_BROKER_TRANSPORT_OPTIONS = {"global_keyprefix": os.environ.get("TEST_PROCESS_PREFIX", "")}
-CELERY_TASK_ACKS_LATE = True  # as many projects have it
-CELERY_TASK_SOFT_TIME_LIMIT = 1  # as some projects have it, for mails
+CELERY_TASK_ACKS_LATE = True  # a common choice of projects
+CELERY_TASK_SOFT_TIME_LIMIT = 1  # some projects' choice, for mails
 CELERY_TASK_TIME_LIMIT = 2
 
-# django-tasks-db keeps its queue in a database of its own, so that the test database has the tables
+# django-tasks-db keeps its queue in another database, so that the test database has the tables
 # of the package alone.
 INSTALLED_APPS = [*INSTALLED_APPS, "django_tasks_db"]
 TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
@@ -35,7 +35,7 @@ DATABASES = {
 
 
 class QueueRouter:
-    """Sends what belongs to the queue there, and nothing else."""
+    """Sends the models of the queue, and nothing else, to its database."""
 
     def db_for_read(self, model: type[Model], **hints: object) -> str | None:
         return "queue" if model._meta.app_label == "django_tasks_database" else None

@@ -1,4 +1,4 @@
-"""What tests share: the simulator behind SESSION_FACTORY_PATH, and settings that merge."""
+"""The simulator behind SESSION_FACTORY_PATH, settings that merge, and what happens meanwhile."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _while_in_flight: list[Callable[[], object]] = []
 
 
 def simulator_session() -> requests.Session:
-    """The session factory of the test settings: a session of the simulator in use."""
+    """Return a session of the current simulator: the session factory of the test settings."""
     session = _current[-1].session()
     session.hooks["response"].append(_happen)
     return session
 
 
 def meanwhile(event: Callable[[], object]) -> None:
-    """Let something happen after TikTok has acted on the next call, before its answer arrives."""
+    """Make something happen after TikTok has acted on the next call, before its answer arrives."""
     _while_in_flight.append(event)
 
 
@@ -50,7 +50,7 @@ def _happen(response: requests.Response, **kwargs: Any) -> None:
 
 
 def next_statement(start: str, error: BaseException) -> AbstractContextManager[Callable[[], None]]:
-    """Gives a function; once called, this thread's next statement that begins so fails."""
+    """Yield a function that makes this thread's next statement with this start fail."""
     armed: list[BaseException] = []
 
     def execute(run: Callable[..., Any], sql: str, *arguments: Any) -> Any:
@@ -74,7 +74,7 @@ def forget_limits() -> None:
 
 
 def wait_for_savers() -> None:
-    """Until no thread is left that saves what could not be saved at once."""
+    """Wait for the threads that save in the background what could not be saved at once."""
     for thread in threading.enumerate():
         if thread.name.startswith("tiktok_business"):
             thread.join(timeout=30)
@@ -83,7 +83,7 @@ def wait_for_savers() -> None:
 
 @contextmanager
 def running_simulator(**options: Any) -> Iterator[Simulator]:
-    """Let TikTok be a new simulator inside the block."""
+    """Use a new simulator as TikTok inside the block."""
     simulator = Simulator(**options)
     _current.append(simulator)
     try:
@@ -106,7 +106,7 @@ def only_one_suite(name: str) -> Iterator[None]:
 def policy_middleware(
     get_response: Callable[[HttpRequest], HttpResponse],
 ) -> Callable[[HttpRequest], HttpResponse]:
-    """What Django before 6.0 has not: send the content security policy of SECURE_CSP."""
+    """Send the content security policy of SECURE_CSP, as Django does from 6.0 on."""
 
     def respond(request: HttpRequest) -> HttpResponse:
         policy: dict[str, list[str]] = getattr(settings, "SECURE_CSP", {})

@@ -62,8 +62,8 @@ def main(theme: str, tiktok: str) -> None:
     services.sync_profile(account)
     with make_server("127.0.0.1", 0, StaticFilesHandler(WSGIHandler())) as server:
         session = client.cookies["sessionid"].value
-        told = {"port": server.server_port, "session": session, "account": account.pk}
-        sys.stdout.write(json.dumps(told) + "\n")
+        served = {"port": server.server_port, "session": session, "account": account.pk}
+        sys.stdout.write(json.dumps(served) + "\n")
         sys.stdout.flush()
         threading.Thread(target=server.serve_forever, daemon=True).start()
         sys.stdin.read()  # until the test closes it

@@ -1,4 +1,4 @@
-"""What the tests of the pages share: visitors, their way through TikTok, and looking for leaks."""
+"""Tests of the pages: visitors, their way through TikTok, and a search for leaks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REVOKE_CALL = "/tt_user/oauth2/revoke/"
 
 
 def log_in(client: Client, username: str = "ada", may: str = "add", **overrides: Any) -> User:
-    """Log a new user in who has these permissions on accounts, such as "add view"."""
+    """Log in a new user who has these permissions on accounts, such as "add view"."""
     user = make_user(username, **overrides)
     codenames = [f"{action}_businessaccount" for action in may.split()]
     user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
@@ -42,27 +42,27 @@ def log_in(client: Client, username: str = "ada", may: str = "add", **overrides:
 
 
 def twin(client: Client) -> Client:
-    """Another client in the same session; it reads MIDDLEWARE afresh, which a used one does not."""
+    """Another client in the same session; unlike a used one, it reads MIDDLEWARE again."""
     other = Client()
     other.cookies = client.cookies
     return other
 
 
 def leave(client: Client, next_url: str = "") -> str:
-    """Press "connect"; returns TikTok's URL."""
+    """Press "connect"; return TikTok's URL."""
     response = client.post(CONNECT, {"next": next_url} if next_url else {})
     assert response.status_code == 302, response.content
     return response.headers["Location"]
 
 
 def come_back(simulator: Simulator, url: str, **decision: Any) -> str:
-    """Decide on the consent page; returns the callback's path with its query."""
+    """Decide on the consent page; return the callback's path with its query."""
     parts = urlsplit(simulator.authorize(url, **decision))
     return f"{parts.path}?{parts.query}"
 
 
 def visit(client: Client, simulator: Simulator, next_url: str = "", **decision: Any) -> str:
-    """From the connect button to the redirect back, which is not followed."""
+    """Go from the connect button to the redirect back, without following it; return its path."""
     return come_back(simulator, leave(client, next_url), **decision)
 
 
@@ -72,7 +72,7 @@ def value_in(url: str, name: str) -> str:
 
 
 def text_of(response: Any) -> str:
-    """The page as a reader sees it: without tags, spaces joined."""
+    """The text of the page as a reader sees it."""
     without_tags = re.sub(r"<[^>]+>", " ", response.content.decode())
     return " ".join(unescape(without_tags).split())
 
@@ -82,7 +82,7 @@ def messages_of(response: Any) -> list[str]:
 
 
 def failing(*parts: str) -> AbstractContextManager[None]:
-    """Let the database refuse the statements that hold all these texts."""
+    """Make the statements that contain all these texts fail."""
 
     def refuse(execute: Any, sql: str, *arguments: Any) -> Any:
         if all(part in sql for part in parts):
@@ -93,7 +93,7 @@ def failing(*parts: str) -> AbstractContextManager[None]:
 
 
 def assert_nothing_holds(secrets: Iterable[str], *texts: str) -> None:
-    """No text has a secret in it, in whatever spelling, and no session."""
+    """Neither the texts nor a session contain a secret, in any spelling."""
     stored = [str(session.get_decoded()) for session in Session.objects.all()]
     search = Search(secrets)
     for text in (*texts, *stored):

@@ -100,7 +100,7 @@ def test_fields_without_their_scope_can_be_refused(simulator: Simulator, code: i
     assert ask_profile(simulator, "display_name", scopes=["user.info.basic"])["code"] == 0
 
 
-def test_daily_figures_cover_seven_days_by_default(simulator: Simulator) -> None:
+def test_daily_metrics_cover_seven_days_by_default(simulator: Simulator) -> None:
     data = ask_profile(simulator, "followers_count", "likes", "profile_views", "audience_activity")[
         "data"
     ]
@@ -132,7 +132,7 @@ def test_audience_shares(simulator: Simulator) -> None:
     assert sum(item["percentage"] for item in data["audience_ages"]) == pytest.approx(1)
 
 
-def test_small_personal_young_account_has_no_audience_and_few_figures(
+def test_small_personal_young_account_has_no_audience_and_few_metrics(
     simulator: Simulator,
 ) -> None:
     wanted = ("audience_genders", "audience_activity", "likes", "profile_views")

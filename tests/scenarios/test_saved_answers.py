@@ -1,4 +1,4 @@
-"""What an answer of TikTok has to survive between its arrival and the row."""
+"""Every answer of TikTok reaches its row: through exceptions, interrupts and lost databases."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ACCOUNTS = ("harbour_bakery", "bike_shop", "tea_house", "book_corner")
 
 @pytest.fixture
 def strict() -> Iterator[Simulator]:
-    """Each refresh token works once, so that an answer that is lost is an account that is lost."""
+    """Each refresh token works once, so a lost answer is a lost account."""
     with running_simulator(rotate="always", old_refresh_valid="no") as simulator:
         for name in ACCOUNTS:
             connect(simulator, name)
@@ -48,7 +48,7 @@ def strict() -> Iterator[Simulator]:
 
 
 def lost(simulator: Simulator) -> int:
-    """How many rows do not hold the pair that TikTok has issued last."""
+    """How many rows lack the pair that TikTok issued last."""
     return sum(
         simulator.live_tokens(account.open_id) != (account.access_token, account.refresh_token)
         for account in BusinessAccount.objects.all()
@@ -76,13 +76,13 @@ def test_f14_answer_is_saved_before_failures_of_others_are_written_down(strict: 
 def test_f14_interrupt_before_an_answer_is_saved_costs_nothing(
     strict: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settle = storage.store_result
+    store_result = storage.store_result
     interrupts = [KeyboardInterrupt()]
 
     def interrupted(*arguments: Any) -> Any:
         if interrupts:
             raise interrupts.pop()
-        return settle(*arguments)
+        return store_result(*arguments)
 
     monkeypatch.setattr(storage, "store_result", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -95,13 +95,13 @@ def test_f14_interrupt_before_an_answer_is_saved_costs_nothing(
 def test_f14_answer_that_the_database_refuses_is_saved_in_the_background(
     strict: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settle = storage.store_result
+    store_result = storage.store_result
     with next_statement("UPDATE", DataError("out of range")) as refuse:
 
         def refused(*arguments: Any) -> Any:
-            monkeypatch.setattr(storage, "store_result", settle)
+            monkeypatch.setattr(storage, "store_result", store_result)
             refuse()
-            return settle(*arguments)
+            return store_result(*arguments)
 
         monkeypatch.setattr(storage, "store_result", refused)
         with pytest.raises(DataError):
@@ -114,7 +114,7 @@ def test_f14_answer_that_the_database_refuses_is_saved_in_the_background(
 def test_f14_thread_that_cannot_be_started_costs_no_answer(
     strict: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pool has queued the call by then, and its other threads may make it."""
+    """By then the pool has queued the call, and another of its threads may make it."""
     strict.configure(latency_seconds=0.2)
     start = threading.Thread.start
     started: list[threading.Thread] = []
@@ -182,12 +182,12 @@ def test_f14_database_that_goes_away_before_the_signals_is_waited_for(
 def test_f53_pause_that_a_wrong_clock_began_ends_when_the_clock_is_right(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ceiling = shared_limiter(0, app_id="app", cache_alias="default")
+    limiter = shared_limiter(0, app_id="app", cache_alias="default")
     with monkeypatch.context() as patch:
         patch.setattr(clock, "now", lambda: time.time() + 86_400)
-        ceiling.refused(RateLimitError("App reaches the QPS limit."), sent_at=clock.now())
-        assert ceiling.reserve(BATCH) is None
-    assert ceiling.reserve(BATCH) == 0
+        limiter.refused(RateLimitError("App reaches the QPS limit."), sent_at=clock.now())
+        assert limiter.reserve(BATCH) is None
+    assert limiter.reserve(BATCH) == 0
 
 
 # In a process of its own

@@ -1,7 +1,8 @@
-"""What somebody may try at the pages, one test for each attack that no other module is about.
+"""Attacks on the pages, one test for each attack that no other module covers.
 
-Login CSRF, replays, foreign users and states: ``test_callback``; open redirects and wrong hosts:
-``test_connect``; foreign accounts: ``test_pages``; buttons and saved fields: ``test_admin``.
+Login CSRF, replays, foreign users and states are in ``tests/views/test_callback*.py``, open
+redirects and wrong hosts in ``tests/views/test_connect.py``, foreign accounts in
+``tests/views/test_accounts.py``, buttons and saved fields in ``tests/admin``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from django.utils import crypto
 
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
-from django_tiktok_business.views import state as state_module
 from tests.support.administrators import LIST as ADMIN
 from tests.support.administrators import log_in_staff, page_of
 from tests.support.factories import make_account, make_user
@@ -161,7 +161,7 @@ def test_state_is_compared_in_constant_time_with_each_attempt(
         compared.append(len(one) - len(other))
         return crypto.constant_time_compare(one, other)
 
-    monkeypatch.setattr(state_module, "constant_time_compare", watched)
+    monkeypatch.setattr("django_tiktok_business.views.state.constant_time_compare", watched)
     first = leave(client)
     for state in ("", "x" * 43, value_in(first, "state")):
         compared.clear()
