@@ -110,7 +110,7 @@ def pair_of(account: BusinessAccount) -> tuple[str, str]:
 
 def given_by(reply: Reply) -> tuple[str, str] | None:
     """The pair that an answer issues in place of the old one; None if the answer is no success."""
-    envelope = hostile.told_by(reply)
+    envelope = hostile.envelope_in(reply)
     data = envelope.get("data")
     if hostile.code_of(envelope) not in (0, 20001) or not isinstance(data, dict):
         return None
@@ -168,7 +168,7 @@ def test_refresh_ends_with_the_old_pair_or_the_one_that_the_answer_gave(
         outcome_of(lambda: REFRESHES[service](in_row(account), asked))
         row = in_row(account)
         assert pair_of(row) in (OLD, given_by(reply))
-        code = hostile.code_of(hostile.told_by(reply))
+        code = hostile.code_of(hostile.envelope_in(reply))
         is_rejected = row.status == BusinessAccount.Status.REAUTHORIZATION_REQUIRED
         assert is_rejected == (code in (40103, 40107, 40131) and pair_of(row) == OLD)
         assert row.claim_id == ""
@@ -226,7 +226,7 @@ def test_profile_that_is_synced_never_touches_what_it_is_not_about(
         row = in_row(account)
         assert (row.profile_synced_at is None) == (outcome is not None and outcome != row)
         assert pair_of(row) in (OLD, given_by(other))
-        codes = [hostile.code_of(hostile.told_by(reply)) for reply in (profile, other)]
+        codes = [hostile.code_of(hostile.envelope_in(reply)) for reply in (profile, other)]
         if row.status != BusinessAccount.Status.ACTIVE:
             assert {40102, 40103, 40105, 40107, 40131}.intersection(codes)
         assert_sound(row, visitor, LIST, ADMIN_LIST, ADMIN)

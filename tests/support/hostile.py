@@ -244,7 +244,7 @@ def replies(draw: st.DrawFn, data: Mapping[str, Any]) -> Reply:
     return Reply(body, draw(STATUSES), draw(HEADERS))
 
 
-def told_by(reply: Reply) -> dict[str, Any]:
+def envelope_in(reply: Reply) -> dict[str, Any]:
     """The envelope in an answer, {} if there is none."""
     try:
         # A body after "no content" is not read.
