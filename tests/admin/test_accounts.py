@@ -31,11 +31,11 @@ from tests.support.administrators import (
     log_in_root,
     log_in_staff,
     make_unreadable,
+    messages_on,
     page_of,
     press,
     select,
     stored_ciphertexts,
-    told,
 )
 from tests.support.factories import connect, make_account, make_user
 from tests.support.simulator import override_tiktok, running_simulator
@@ -203,7 +203,7 @@ def test_f11_saving_writes_the_owner_and_nothing_else(root: Client) -> None:
     ada = make_user("ada")
     with CaptureQueriesContext(connection) as queries:
         response = root.post(page_of(account), {"owner": ada.pk}, follow=True)
-    assert [level for level, _ in told(response)] == ["success"]
+    assert [level for level, _ in messages_on(response)] == ["success"]
     (update,) = [
         query["sql"]
         for query in queries
@@ -261,7 +261,7 @@ def test_connect_button_ends_on_the_page_of_the_new_account(
     assert page.redirect_chain == [(page_of(account), 302)]
     assert fact(page, "followers_count") == "152,300,411"
     assert '<img src="https://p16-sign-va.tiktokcdn.com/' in html(page)
-    assert told(page)[0] == ("success", "Galaxy Gadgets is connected.")
+    assert messages_on(page)[0] == ("success", "Galaxy Gadgets is connected.")
 
 
 def test_reconnect_button_ends_on_the_same_page_with_new_tokens(
@@ -304,7 +304,7 @@ def test_refresh_button_renews_the_tokens(
 ) -> None:
     old = account.access_token
     page = press(root, account, "refresh")
-    assert told(page) == [("success", "The tokens are refreshed.")]
+    assert messages_on(page) == [("success", "The tokens are refreshed.")]
     account.refresh_from_db()
     assert simulator.live_tokens(account.open_id) == (account.access_token, account.refresh_token)
     assert account.access_token != old
@@ -315,7 +315,7 @@ def test_refresh_button_tells_tiktoks_code_and_request_id(
 ) -> None:
     simulator.revoke_grant(account.open_id)
     page = press(root, account, "refresh")
-    ((level, text),) = told(page)
+    ((level, text),) = messages_on(page)
     account.refresh_from_db()
     assert level == "error"
     assert text == (
@@ -333,7 +333,7 @@ def test_sync_button_brings_the_profile_up_to_date(
 ) -> None:
     simulator.set_profile("harbour_bakery", followers_count=2_000)
     page = press(root, account, "sync")
-    assert told(page) == [("success", "The profile is up to date.")]
+    assert messages_on(page) == [("success", "The profile is up to date.")]
     assert fact(page, "followers_count") == "2,000"
 
 
@@ -343,7 +343,7 @@ def test_sync_button_tells_tiktoks_code_and_request_id(
     simulator.fail_next(code=50000, path=PROFILE, times=None)
     with override_tiktok(MAX_ATTEMPTS=1):
         page = press(root, account, "sync")
-    ((level, text),) = told(page)
+    ((level, text),) = messages_on(page)
     assert level == "error"
     assert re.fullmatch(
         r"The profile is not synced\. Simulated failure 50000\. \(code 50000, request id \w+\) "
@@ -359,7 +359,7 @@ def test_button_tells_a_wrong_setting_by_name(
 ) -> None:
     with override_tiktok(APP_SECRET=None):
         page = press(root, account, button)
-    ((level, text),) = told(page)
+    ((level, text),) = messages_on(page)
     assert level == "error"
     assert "TIKTOK_BUSINESS['APP_SECRET'] must be" in text
     assert "The configuration of the app has to be corrected." in text
@@ -396,7 +396,9 @@ def test_disconnect_button_ends_the_grant_and_leaves_a_line_in_the_history(
     root: Client, account: BusinessAccount, simulator: Simulator
 ) -> None:
     page = press(root, account, "disconnect")
-    assert told(page) == [("success", f"{account} is disconnected, and TikTok has confirmed it.")]
+    assert messages_on(page) == [
+        ("success", f"{account} is disconnected, and TikTok has confirmed it.")
+    ]
     assert fact(page, "state") == "revoked"
     assert simulator.live_tokens(account.open_id) is None
     assert stored_ciphertexts() == []
@@ -410,7 +412,7 @@ def test_f50_disconnect_button_clears_the_tokens_also_when_tiktok_is_down(
     simulator.fail_next("connection_refused", path=REVOKE, times=None)
     with override_tiktok(MAX_ATTEMPTS=1):
         page = press(root, account, "disconnect")
-    ((level, text),) = told(page)
+    ((level, text),) = messages_on(page)
     assert level == "warning"
     assert text.startswith(f"{account} is disconnected here, but TikTok did not confirm it: ")
     assert text.endswith(BY_HAND)
@@ -422,7 +424,7 @@ def test_disconnect_button_pressed_twice_asks_tiktok_once(
 ) -> None:
     press(root, account, "disconnect")
     page = press(root, account, "disconnect")
-    assert told(page) == [("info", "1 account was disconnected already.")]
+    assert messages_on(page) == [("info", "1 account was disconnected already.")]
     assert simulator.count(REVOKE) == 1
     assert LogEntry.objects.count() == 1
 
@@ -443,7 +445,7 @@ def test_disconnect_button_leaves_an_account_that_is_connected_again_meanwhile(
 ) -> None:
     account = connect(reconnected_meanwhile)
     page = press(root, account, "disconnect")
-    ((level, text),) = told(page)
+    ((level, text),) = messages_on(page)
     assert level == "error"
     assert text == (
         f"{account} is still connected. The account has just been connected again. "
@@ -470,7 +472,7 @@ def test_f50_deleting_revokes_first_and_says_so(
     root: Client, account: BusinessAccount, simulator: Simulator
 ) -> None:
     page = press(root, account, "delete", post="yes")
-    assert told(page) == [
+    assert messages_on(page) == [
         ("success", f"{account} is disconnected, and TikTok has confirmed it."),
         ("success", f"The TikTok Business account “{account}” was deleted successfully."),
     ]
@@ -484,7 +486,7 @@ def test_f50_deleting_with_tiktok_down_deletes_and_says_so(
     simulator.fail_next(http_status=503, path=REVOKE, times=None)
     with override_tiktok(MAX_ATTEMPTS=1):
         page = press(root, account, "delete", post="yes")
-    (warning, success) = told(page)
+    (warning, success) = messages_on(page)
     assert warning[0] == "warning"
     assert warning[1].endswith(BY_HAND)
     assert success[0] == "success"
@@ -496,7 +498,7 @@ def test_deleting_a_disconnected_account_does_not_ask_tiktok(
 ) -> None:
     services.disconnect_account(account)
     page = press(root, account, "delete", post="yes")
-    assert [level for level, _ in told(page)] == ["success"]
+    assert [level for level, _ in messages_on(page)] == ["success"]
     assert simulator.count(REVOKE) == 1
     assert not BusinessAccount.objects.exists()
 
@@ -504,8 +506,8 @@ def test_deleting_a_disconnected_account_does_not_ask_tiktok(
 def test_deleting_an_unreadable_account_works(root: Client, account: BusinessAccount) -> None:
     make_unreadable(account)
     page = press(root, account, "delete", post="yes")
-    assert [level for level, _ in told(page)] == ["warning", "success"]
-    assert "cannot be decrypted" in told(page)[0][1]
+    assert [level for level, _ in messages_on(page)] == ["warning", "success"]
+    assert "cannot be decrypted" in messages_on(page)[0][1]
     assert not BusinessAccount.objects.exists()
 
 
@@ -515,9 +517,9 @@ def test_account_that_is_connected_again_meanwhile_is_not_deleted(
     account = connect(reconnected_meanwhile)
     page = press(root, account, "delete", post="yes")
     assert page.redirect_chain == [(page_of(account), 302)]
-    assert [level for level, _ in told(page)] == ["error"]
+    assert [level for level, _ in messages_on(page)] == ["error"]
     page = select(root, "delete_selected", [account], post="yes")
-    assert [level for level, _ in told(page)] == ["error"]
+    assert [level for level, _ in messages_on(page)] == ["error"]
     assert BusinessAccount.objects.get().access_token == account.access_token
 
 
@@ -582,7 +584,7 @@ def test_f13_deleting_asks_tiktok_outside_of_the_admins_transaction(
     with running_simulator(on_call=look) as simulator:
         account = connect(simulator)
         page = delete(client, account)
-        assert [level for level, _ in told(page)] == ["success", "success"]
+        assert [level for level, _ in messages_on(page)] == ["success", "success"]
         assert simulator.live_tokens(account.open_id) is None
     # With ATOMIC_REQUESTS SQLite, where one transaction excludes all others, has no way out.
     assert in_transaction == [atomic_requests and connection.vendor == "sqlite"]
@@ -607,7 +609,7 @@ def test_refresh_selected_counts_every_outcome(root: Client, simulator: Simulato
         [good, better, unreadable, rejected, claimed, revoked, other],
         index=0,
     )
-    *counts, first, second = told(page)
+    *counts, first, second = messages_on(page)
     assert counts == [
         ("success", "2 accounts are refreshed."),
         ("error", "1 account has to be connected again."),
@@ -628,7 +630,7 @@ def test_refresh_selected_stops_when_tiktok_is_down(root: Client, simulator: Sim
     simulator.fail_next("connection_refused", path=REFRESH, times=None)
     with override_tiktok(MAX_ATTEMPTS=1, REFRESH_CONCURRENCY=1):
         page = select(root, "refresh_selected", accounts, index=0)
-    texts = [text for _, text in told(page)]
+    texts = [text for _, text in messages_on(page)]
     assert "Stopped early: TikTok is not available." in texts
     assert any(
         "could not be refreshed now. Nothing is lost: try again later." in text for text in texts
@@ -642,14 +644,14 @@ def test_refresh_selected_stops_when_tiktok_refuses_the_app(
     with override_tiktok(APP_SECRET="not-the-secret", REFRESH_CONCURRENCY=1):
         page = select(root, "refresh_selected", accounts, index=0)
     stop = "Stopped early: TikTok refuses the app's credentials. Check APP_ID and APP_SECRET."
-    assert ("error", stop) in told(page)
+    assert ("error", stop) in messages_on(page)
     assert {account.health for account in BusinessAccount.objects.all()} == {Health.HEALTHY}
 
 
 def test_refresh_selected_tells_a_wrong_setting_by_name(root: Client, simulator: Simulator) -> None:
     with override_tiktok(REFRESH_CONCURRENCY="many"):
         page = select(root, "refresh_selected", [make_account()], index=0)
-    ((level, text),) = told(page)
+    ((level, text),) = messages_on(page)
     assert level == "error"
     assert "TIKTOK_BUSINESS['REFRESH_CONCURRENCY']" in text
 
@@ -662,7 +664,7 @@ def test_bulk_action_that_takes_too_long_is_ended_in_time_and_says_so(
     simulator.configure(latency_seconds=0.5)
     with override_tiktok(REFRESH_CONCURRENCY=1):
         page = select(root, "refresh_selected", accounts, index=0)
-    assert told(page) == [
+    assert messages_on(page) == [
         ("success", "1 account is refreshed."),
         ("error", "Stopped early: there was no time for more in one request."),
         ("warning", "2 more accounts were not tried. Try them again in a while."),
@@ -673,7 +675,7 @@ def test_sync_selected_counts_and_gives_reasons(root: Client, simulator: Simulat
     accounts = connect_many(simulator, 3)
     simulator.revoke_grant(accounts[0].open_id)
     page = select(root, "sync_selected", accounts, index=0)
-    success, error = told(page)
+    success, error = messages_on(page)
     assert success == ("success", "2 profiles are up to date.")
     assert error[0] == "error"
     assert error[1].startswith(f"{accounts[0]}: the profile is not synced. ")
@@ -683,7 +685,7 @@ def test_sync_selected_counts_and_gives_reasons(root: Client, simulator: Simulat
 def test_sync_selected_gives_five_reasons_and_counts_the_rest(root: Client) -> None:
     accounts = [make_account(open_id=str(number), status="revoked") for number in range(7)]
     with running_simulator():
-        messages = told(select(root, "sync_selected", accounts, index=0))
+        messages = messages_on(select(root, "sync_selected", accounts, index=0))
     assert len(messages) == 6
     assert messages[-1] == ("error", "... and 2 more.")
 
@@ -692,7 +694,7 @@ def test_sync_selected_stops_when_tiktok_is_down(root: Client, simulator: Simula
     accounts = connect_many(simulator, 7)
     simulator.fail_next("connection_refused", times=None)
     with override_tiktok(MAX_ATTEMPTS=1, REFRESH_CONCURRENCY=1):
-        messages = told(select(root, "sync_selected", accounts, index=0))
+        messages = messages_on(select(root, "sync_selected", accounts, index=0))
     assert [level for level, _ in messages] == ["error"] * 5 + ["warning"]
     assert messages[-1][1] == ("2 more accounts were not tried. Try them again in a while.")
 
@@ -700,7 +702,7 @@ def test_sync_selected_stops_when_tiktok_is_down(root: Client, simulator: Simula
 def test_sync_selected_tells_a_wrong_setting_by_name(root: Client, simulator: Simulator) -> None:
     with override_tiktok(REFRESH_CONCURRENCY="many"):
         page = select(root, "sync_selected", [make_account()], index=0)
-    ((level, text),) = told(page)
+    ((level, text),) = messages_on(page)
     assert level == "error"
     assert "TIKTOK_BUSINESS['REFRESH_CONCURRENCY']" in text
 
@@ -713,7 +715,7 @@ def test_disconnect_selected_asks_first(root: Client, simulator: Simulator) -> N
     form: dict[str, list[str]] = {}
     for name, value in re.findall(r'<input type="hidden" name="(\w+)" value="(\w+)">', page):
         form.setdefault(name, []).append(value)
-    levels = [level for level, _ in told(root.post(LIST, form, follow=True))]
+    levels = [level for level, _ in messages_on(root.post(LIST, form, follow=True))]
     assert levels == ["success"]
     assert simulator.count(REVOKE) == 2
 
@@ -734,7 +736,7 @@ def test_disconnect_selected_ends_the_grants(root: Client, simulator: Simulator)
     accounts = connect_many(simulator, 3)
     services.disconnect_account(accounts[0])
     page = select(root, "disconnect_selected", accounts, post="yes")
-    assert told(page) == [
+    assert messages_on(page) == [
         ("info", "1 account was disconnected already."),
         ("success", "2 accounts are disconnected, and TikTok has confirmed it."),
     ]
@@ -749,9 +751,9 @@ def test_ending_many_connections_stops_when_tiktok_refuses_the_app(
     accounts = connect_many(simulator, 3)
     with override_tiktok(APP_SECRET="not-the-secret"):
         page = select(root, action, accounts, post="yes")
-    levels = [level for level, _ in told(page)]
+    levels = [level for level, _ in messages_on(page)]
     assert levels[:2] == ["warning", "warning"]
-    assert "2 more accounts were not tried" in told(page)[1][1]
+    assert "2 more accounts were not tried" in messages_on(page)[1][1]
     left = BusinessAccount.objects.exclude(status="revoked")
     assert {account.health for account in left} == {Health.HEALTHY}
     assert left.count() == 2
@@ -763,7 +765,7 @@ def test_delete_selected_revokes_first_and_says_so(root: Client, simulator: Simu
     assert "TikTok is told to end this site's access to them first." in asked
     assert simulator.calls == []
     page = select(root, "delete_selected", accounts, post="yes")
-    assert told(page) == [
+    assert messages_on(page) == [
         ("success", "2 accounts are disconnected, and TikTok has confirmed it."),
         ("success", "Successfully deleted 2 TikTok Business accounts."),
     ]
@@ -784,7 +786,7 @@ def test_bulk_action_refuses_more_than_one_request_can_do(
     )
     some = BusinessAccount.objects.all()[:1]
     page = select(root, action, some, index=0, select_across=1, **post)
-    ((level, text),) = told(page)
+    ((level, text),) = messages_on(page)
     assert level == "error"
     assert text == (
         "Nothing was done: select at most 200 accounts at a time, or refresh all of them "

@@ -81,7 +81,7 @@ def buttons(response: Any) -> list[str]:
     return [words(item) for item in re.findall(r"<li[^>]*>(.*?)</li>", tools[1], re.DOTALL)]
 
 
-def told(response: Any) -> list[tuple[str, str]]:
+def messages_on(response: Any) -> list[tuple[str, str]]:
     """The messages on a page: their level and text."""
     shown = re.search(r'<ul class="messagelist">(.*?)</ul>', html(response), re.DOTALL)
     items = re.findall(r'<li class="(\w+)">(.*?)</li>', shown[1], re.DOTALL) if shown else []
