@@ -1,4 +1,4 @@
-"""What the package costs, each thing against another one that is measured in the same run.
+"""What the package costs: each result is compared with another from the same run.
 
 ``python -m benchmarks`` (or ``make bench``) prints one table and writes it to RESULTS.md.
 """

@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure, print the table, write it down.
+"""``python -m benchmarks``: measure, print the table, and write it to a file.
 
     python -m benchmarks [--only 3,6] [--quick] [--output FILE]
 
@@ -34,7 +34,7 @@ def main() -> None:
         "--only", type=_numbers, metavar="N,N", help="these lines of the table (all of them)"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="see in seconds that it runs; the figures mean nothing"
+        "--quick", action="store_true", help="see in seconds that it runs; the numbers mean nothing"
     )
     parser.add_argument(
         "--output",
@@ -43,7 +43,7 @@ def main() -> None:
         help="where to write the table (benchmarks/RESULTS.md, of a whole run only)",
     )
     options = parser.parse_args()
-    # As Ctrl-C does: what was made on the way (a database, a simulator) is taken away again.
+    # As Ctrl-C does: the database and the simulator that were made are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     is_whole = options.only is None and not options.quick
     with Stage.opened() as stage:

@@ -28,7 +28,7 @@ _arrived_at: dict[str, float] = {}  # by open id
 
 
 def session() -> requests.Session:
-    """A session that notes when the whole of an answer has arrived."""
+    """A session that notes when an answer has arrived completely."""
     import requests
 
     def note(response: requests.Response, **_: Any) -> None:
@@ -42,7 +42,7 @@ def session() -> requests.Session:
 
 
 def measure(concurrency: int) -> None:
-    """Print the seconds from arrival to commit, for each account that is due, as JSON."""
+    """Print the seconds from arrival to commit for each due account, as JSON."""
     import django
 
     django.setup()
@@ -62,7 +62,7 @@ def measure(concurrency: int) -> None:
 
 
 def main() -> int:
-    """Measure and print; returns the exit status."""
+    """Measure and print; return the exit status."""
     with Stage.opened() as stage:
         try:
             stage.need_postgres()

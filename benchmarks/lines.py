@@ -1,4 +1,4 @@
-"""The lines of the table: what is run how often, and what is made of it."""
+"""The lines of the table: what each runs, how often, and what it reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from .report import Line
-from .stage import NotHereError, ProbeError, Stage, Tiktok, say
+from .stage import NotHereError, ProbeError, Stage, Tiktok, report_progress
 
 if TYPE_CHECKING:
     import subprocess
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["LINES", "Bench", "measure"]
 
 IN_FLIGHT = 32
-CEILING_PER_MINUTE = 600
+LIMIT_PER_MINUTE = 600
 WINDOW_SECONDS = 60
 
 
 @dataclass
 class Bench:
-    """One run of the program: where it happens, how thoroughly, and what has come out so far."""
+    """One run of the program: where it happens, how thorough it is, and the results so far."""
 
     stage: Stage
     is_quick: bool
@@ -46,13 +46,13 @@ class Bench:
         self.lines.append(Line(number, what, ours, against, f"{ratio:.2f} ×", aim, is_met))
 
     def in_turns(self, *measurements: Callable[[], float]) -> list[list[float]]:
-        """Several runs of each, one after the other, so that a slow moment hits them all."""
+        """Run each several times, alternating, so that a slow moment affects all of them."""
         rounds = [[measure() for measure in measurements] for _ in range(self.runs)]
         return [list(column) for column in zip(*rounds, strict=True)]
 
 
 def simulator_alone(bench: Bench) -> None:
-    """How many calls a second the simulator answers, so that it is known not to be in the way."""
+    """Note how many calls a second the simulator answers, to show that it is not the limit."""
     seconds = bench.number(3, 1)
     clients = min(4, max(2, os.cpu_count() or 1))
     with bench.stage.tiktok(200) as tiktok:
@@ -85,7 +85,7 @@ def throughput(bench: Bench) -> None:
     )
     with bench.stage.tiktok(bench.number(1500, 40)) as tiktok:
         for latency_seconds, for_loop, for_us, aim, limit in plan[: bench.number(3, 1)]:
-            say(f"1: latency {latency_seconds * 1000:.0f} ms")
+            report_progress(f"1: latency {latency_seconds * 1000:.0f} ms")
             tiktok.control("settings", latency_seconds=latency_seconds)
 
             def ours(accounts: int = for_us) -> float:
@@ -109,9 +109,9 @@ def throughput(bench: Bench) -> None:
             else:
                 bench.aimed("1", *texts, with_us / with_loop, aim, limit)
     bench.notes.append(
-        f"1: `refresh_tokens --concurrency {IN_FLIGHT}` without ceiling against python-tiktok and "
-        "`Model.save()` with plain text columns, one account after the other, on PostgreSQL. The "
-        "simulator rotates both tokens with each refresh."
+        f"1: `refresh_tokens --concurrency {IN_FLIGHT}` without a rate limit against python-tiktok "
+        "and `Model.save()` with plain text columns, one account after the other, on PostgreSQL. "
+        "The simulator rotates both tokens with each refresh."
     )
 
 
@@ -121,14 +121,14 @@ def politeness(bench: Bench) -> None:
     bench.databases.append(redis_name)
     cache = json.dumps(redis)
     seconds = bench.number(180, 1)
-    allowed = CEILING_PER_MINUTE * seconds // 60
-    with bench.stage.tiktok(allowed + bench.number(CEILING_PER_MINUTE, 60)) as tiktok:
+    allowed = LIMIT_PER_MINUTE * seconds // 60
+    with bench.stage.tiktok(allowed + bench.number(LIMIT_PER_MINUTE, 60)) as tiktok:
         processes = [
             bench.stage.start(
                 *("-m", "benchmarks.probe", "command"),
                 tiktok=tiktok,
                 BENCH_CACHE=cache,
-                BENCH_REQUESTS_PER_MINUTE=str(CEILING_PER_MINUTE),
+                BENCH_REQUESTS_PER_MINUTE=str(LIMIT_PER_MINUTE),
             )
             for _ in range(2)
         ]
@@ -140,14 +140,14 @@ def politeness(bench: Bench) -> None:
         at = sorted(call["at"] for call in tiktok.control("log")["calls"])
     share = sum(moment < at[0] + seconds for moment in at) / allowed
     # The calls that come as the 601st or later within 60 seconds.
-    later = zip(at, at[CEILING_PER_MINUTE:], strict=False)
+    later = zip(at, at[LIMIT_PER_MINUTE:], strict=False)
     over = sum(last - first < WINDOW_SECONDS for first, last in later)
     fullest = max(sum(first <= moment < first + 1 for moment in at) for first in at)
-    what = f"{CEILING_PER_MINUTE} calls a minute, two processes"
+    what = f"{LIMIT_PER_MINUTE} calls a minute, two processes"
     bench.lines += [
         Line(
             "2",
-            f"share of the ceiling: {what}",
+            f"share of the rate limit: {what}",
             f"{share * allowed:,.0f} calls",
             f"{allowed:,} allowed",
             f"{share:.1%}",
@@ -209,7 +209,7 @@ def memory(bench: Bench) -> None:
             return _peak_mib(_refresh(bench, tiktok, few))
 
         (small,) = bench.in_turns(with_few)
-    say(f"4: making {many:,} accounts")
+    report_progress(f"4: making {many:,} accounts")
     stopped_after = bench.number(15, 1)
     with bench.stage.tiktok(many) as tiktok:
         large = []
@@ -222,7 +222,7 @@ def memory(bench: Bench) -> None:
             process.send_signal(signal.SIGTERM)
             large.append(_peak_mib(_answer(process)))
         bench.stage.measure("reset")
-        say(f"4: the whole run over {many:,} accounts")
+        report_progress(f"4: the whole run over {many:,} accounts")
         whole = _refresh(bench, tiktok, many)
     large.append(_peak_mib(whole))
     bench.aimed(
@@ -248,9 +248,9 @@ def claiming(bench: Bench) -> None:
     few, many = bench.number(10_000, 2_000), bench.number(1_000_000, 4_000)
     results: dict[int, list[dict[str, float]]] = {}
     for rows in (few, many):
-        say(f"5: making {rows:,} rows")
+        report_progress(f"5: making {rows:,} rows")
         bench.stage.measure("fill_many", str(rows))
-        bench.stage.measure("claims", "2")  # nobody's run is the one that fills the caches
+        bench.stage.measure("claims", "2")  # fills the caches, so that no measured run does
         batches = str(bench.number(9, 2))
         results[rows] = [bench.stage.measure("claims", batches) for _ in range(bench.runs)]
 
@@ -318,7 +318,7 @@ def starting(bench: Bench) -> None:
     for site, name in sites.items():
         measurements = setup(site, "django_tiktok_business"), setup(site, "")
         for measure in measurements:
-            measure()  # compiles what is not compiled yet
+            measure()  # compiles what has not been compiled
         with_us, without = map(median, bench.in_turns(*measurements))
         bench.lines.append(
             Line(
@@ -347,8 +347,8 @@ def rotating(bench: Bench) -> None:
     bench.stage.need_postgres()
     few, many = bench.number(5_000, 50), bench.number(1_000_000, 500)
 
-    def sealed() -> None:
-        bench.stage.measure("fill_sealed", str(few), BENCH_KEYS=json.dumps([OLD_KEY]))
+    def encrypt_under_old_key() -> None:
+        bench.stage.measure("fill_encrypted", str(few), BENCH_KEYS=json.dumps([OLD_KEY]))
 
     def rotated(probe: str) -> dict[str, Any]:
         keys = json.dumps([NEW_KEY, OLD_KEY])
@@ -358,7 +358,7 @@ def rotating(bench: Bench) -> None:
         return result
 
     def rows_per_second(probe: str) -> float:
-        sealed()
+        encrypt_under_old_key()
         return float(few / rotated(probe)["duration_seconds"])
 
     bench.stage.measure("fill_many", "0")
@@ -375,11 +375,11 @@ def rotating(bench: Bench) -> None:
             f"{with_us / plain:.2f} ×",
         )
     )
-    sealed()
+    encrypt_under_old_key()
     small = _peak_mib(rotated("rotate"))
-    say(f"8: making {many:,} rows")
+    report_progress(f"8: making {many:,} rows")
     bench.stage.measure("fill_many", str(many))
-    sealed()
+    encrypt_under_old_key()
     whole = rotated("rotate")
     if whole["seen"] != many + few:
         raise ProbeError(f"{many + few} rows should have been looked at: {whole}")
@@ -403,7 +403,7 @@ def rotating(bench: Bench) -> None:
 def pages(bench: Bench) -> None:
     bench.stage.need_postgres()
     many, views = bench.number(100_000, 500), str(bench.number(9, 2))
-    say(f"9: making {many:,} rows")
+    report_progress(f"9: making {many:,} rows")
     bench.stage.measure("fill_many", str(many))
 
     def measured() -> dict[str, float]:
@@ -440,7 +440,7 @@ def pages(bench: Bench) -> None:
     )
     bench.notes.append(
         f"9: 100 rows a page, by Django's test client, on PostgreSQL; medians of {bench.runs} "
-        f"processes, in each of which the pages are asked for in turns, {views} times. The bare "
+        f"processes, each of which requests the pages alternately, {views} times. The bare "
         "admin counts all rows twice for a page. Ours counts them by health once and keeps that "
         f"for some seconds; a page that has to count takes {afresh:.0f} ms, "
         f"{counting:.0f} ms of them for the query."
@@ -464,25 +464,25 @@ NEED_SIMULATOR = frozenset("1234")
 def measure(bench: Bench, numbers: Sequence[str]) -> None:
     """Measure these lines, in the order of the table."""
     if NEED_SIMULATOR & set(numbers):
-        say("the simulator alone")
+        report_progress("the simulator alone")
         simulator_alone(bench)
     for number, line in LINES.items():
         if number not in numbers:
             continue
-        say(f"line {number}")
+        report_progress(f"line {number}")
         begin = time.monotonic()
         try:
             line(bench)
         except NotHereError as error:
             bench.lines.append(Line(number, "not measured", "", "", str(error)))
-        except ProbeError as error:  # the other lines are worth having all the same
-            say(f"line {number} failed: {error}")
+        except ProbeError as error:  # the other lines are still useful
+            report_progress(f"line {number} failed: {error}")
             bench.lines.append(Line(number, "failed", "", "", str(error), is_met=False))
-        say(f"line {number} took {time.monotonic() - begin:.0f} s")
+        report_progress(f"line {number} took {time.monotonic() - begin:.0f} s")
 
 
 def _refresh(bench: Bench, tiktok: Tiktok, accounts: int) -> dict[str, Any]:
-    """One ``refresh_tokens`` process that has to refresh that many accounts."""
+    """Run one ``refresh_tokens`` process that has to refresh this many accounts."""
     report: dict[str, Any] = bench.stage.measure(
         *("command", "--limit", str(accounts), "--concurrency", str(IN_FLIGHT)), tiktok=tiktok
     )
@@ -496,7 +496,7 @@ def _peak_mib(report: dict[str, Any]) -> float:
 
 
 def _answer(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """What a probe that was started says in the end."""
+    """Wait for a probe and return its answer."""
     output, _ = process.communicate()
     if process.returncode != 0:
         raise ProbeError(f"a probe ended with {process.returncode}")

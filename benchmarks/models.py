@@ -1,4 +1,4 @@
-"""The table of those who write the loop themselves."""
+"""The table of a project that writes the refresh loop itself."""
 
 from __future__ import annotations
 

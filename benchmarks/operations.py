@@ -52,7 +52,7 @@ def configure(folder: str, requests_per_minute: int) -> None:
 
 
 def fill(simulator: Simulator, accounts: int) -> None:
-    """Accounts as they are after a few days, all due."""
+    """Make accounts as they are after a few days, all due."""
     from django.utils import timezone
 
     from django_tiktok_business.models import BusinessAccount
@@ -116,7 +116,7 @@ def _counting(method: Callable[..., Any], name: str, counts: Counter[str]) -> Ca
 
 
 def sizes() -> dict[str, int]:
-    """Bytes of the table and of its indexes, {} where the database is one file."""
+    """Bytes of the table and of its indexes, {} if the database is one file."""
     from django.db import connection
 
     from django_tiktok_business.models import BusinessAccount
@@ -158,7 +158,7 @@ def measure(accounts: int, *, sync_profiles: bool) -> None:
         assert report.refreshed == accounts, report  # noqa: S101
         tell(accounts, len(simulator.calls), statements.counts, cache_calls)
         for name, size in before.items():
-            say(f"{name}: {size / accounts:.0f} bytes an account")
+            report_progress(f"{name}: {size / accounts:.0f} bytes an account")
     finally:
         connection.creation.destroy_test_db("", verbosity=0)
 
@@ -166,17 +166,19 @@ def measure(accounts: int, *, sync_profiles: bool) -> None:
 def tell(accounts: int, calls: int, statements: Counter[str], cache_calls: Counter[str]) -> None:
     from django.db import connection
 
-    say(f"{accounts} accounts refreshed on {connection.vendor}, {calls} calls to TikTok")
+    report_progress(
+        f"{accounts} accounts refreshed on {connection.vendor}, {calls} calls to TikTok"
+    )
     for title, counts in (
         ("database statements", statements),
         ("cache operations", cache_calls),
     ):
-        say(f"{sum(counts.values()) / accounts:.2f} {title} an account")
+        report_progress(f"{sum(counts.values()) / accounts:.2f} {title} an account")
         for what, number in counts.most_common(8):
-            say(f"  {number / accounts:6.3f} {what}")
+            report_progress(f"  {number / accounts:6.3f} {what}")
 
 
-def say(text: str) -> None:
+def report_progress(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 

@@ -1,4 +1,4 @@
-"""What is measured inside one process: ``python -m benchmarks.probe NAME ...`` prints JSON.
+"""Measurements inside one process: ``python -m benchmarks.probe NAME ...`` prints JSON.
 
 The imports are inside the functions, because `setup` measures how long imports take.
 """
@@ -34,12 +34,12 @@ def _cpu_seconds() -> float:
 
 
 def _peak_kib() -> int:
-    """The most memory that this process has had in use."""
+    """The peak memory of this process."""
     import resource
     from pathlib import Path
 
     status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss of a new process begins with what its parent had
+    if status.exists():  # ru_maxrss of a new process starts at that of its parent
         lines = status.read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -76,7 +76,7 @@ def cache() -> dict[str, Any]:
 
 
 def fill(grants_path: str) -> dict[str, Any]:
-    """Have the accounts of the simulator as due rows, for us and for the plain loop."""
+    """Store the simulator's accounts as due rows, for us and for the plain loop."""
     _django()
     from datetime import timedelta
     from pathlib import Path
@@ -113,7 +113,7 @@ def fill(grants_path: str) -> dict[str, Any]:
 
 
 def reset() -> dict[str, Any]:
-    """Have all accounts due again."""
+    """Make all accounts due again."""
     _django()
     from datetime import timedelta
 
@@ -140,7 +140,7 @@ def _analyze() -> None:
 
 
 def command(*arguments: str) -> dict[str, Any]:
-    """``manage.py refresh_tokens``, its report, and the most memory it took."""
+    """Run ``manage.py refresh_tokens``; its report and peak memory."""
     _django()
     from io import StringIO
 
@@ -158,7 +158,7 @@ def command(*arguments: str) -> dict[str, Any]:
 
 
 def command_cpu(accounts: str) -> dict[str, Any]:
-    """CPU seconds per account of the batch behind the command, without what it takes to start."""
+    """CPU seconds per account of the batch behind the command, without starting up."""
     _django()
     from django_tiktok_business import services
 
@@ -213,7 +213,7 @@ def _refresh_calls(grants_path: str) -> list[dict[str, str]]:
 
 
 def post_cpu(calls: str, base_url: str, grants_path: str) -> dict[str, Any]:
-    """CPU seconds of the bare call: alone, and with a session that keeps the connection."""
+    """CPU seconds of the bare call: alone, and with a session that keeps its connection."""
     import requests
 
     url = f"{base_url}/open_api/v1.3/tt_user/oauth2/refresh_token/"
@@ -232,7 +232,7 @@ def post_cpu(calls: str, base_url: str, grants_path: str) -> dict[str, Any]:
 
 
 def hammer(seconds: str, base_url: str, grants_path: str, part: str, parts: str) -> dict[str, Any]:
-    """Refresh over a plain socket for that long; as little as possible happens on our side."""
+    """Refresh over a plain socket for this long, doing as little as possible on our side."""
     import socket
     from urllib.parse import urlsplit
 
@@ -261,7 +261,7 @@ def hammer(seconds: str, base_url: str, grants_path: str, part: str, parts: str)
 
 
 def fill_many(rows: str) -> dict[str, Any]:
-    """That many rows whose tokens end in the next day, made by the database alone."""
+    """Make this many rows whose tokens expire within a day, in the database alone."""
     _django()
     from datetime import timedelta
 
@@ -284,7 +284,7 @@ def fill_many(rows: str) -> dict[str, Any]:
     )
     made = {
         "open_id": "'_000BENCH' || lpad(number::text, 20, '0')",
-        # Spread over a day, in no order.
+        # Spread over a day, in random order.
         "access_token_expires_at": "now() + mod(number::bigint * 7919, 86400) * interval '1s'",
     }
     quote = connection.ops.quote_name
@@ -342,8 +342,8 @@ def claims(batches: str) -> dict[str, Any]:
 # Another key
 
 
-def fill_sealed(rows: str) -> dict[str, Any]:
-    """Add that many rows under the key in use; make as many anew as a project of its own would."""
+def fill_encrypted(rows: str) -> dict[str, Any]:
+    """Add this many rows under the current key, and as many in the plain project's table."""
     _django()
     from datetime import timedelta
 
@@ -390,7 +390,7 @@ def _fernet_key(name: str) -> bytes:
 
 
 def rotate() -> dict[str, Any]:
-    """What ``manage.py rotate_encryption_keys`` does, and the most memory it took."""
+    """Run ``manage.py rotate_encryption_keys``; its counts and peak memory."""
     _django()
     from django_tiktok_business.encryption.rotation import rotate_encryption_keys
     from django_tiktok_business.models import BusinessAccount
@@ -428,7 +428,7 @@ def rotate_plain() -> dict[str, Any]:
 
 
 def access(reads: str) -> dict[str, Any]:
-    """Microseconds to get a good token, each way; the best of many tries, taken in turns."""
+    """Microseconds to get a good token, each way; the best of many alternating tries."""
     _django()
     from datetime import timedelta
     from secrets import token_hex
@@ -444,13 +444,13 @@ def access(reads: str) -> dict[str, Any]:
     text = "act.SIM" + "x" * 60
 
     def account() -> BusinessAccount:
-        """As it is loaded, of an account that this process has not seen before."""
+        """An instance as loaded, of an account that this process has not seen before."""
         loaded = BusinessAccount(
             app_id=APP_ID,
             open_id=f"_000BENCH{token_hex(10)}",
             access_token_expires_at=timezone.now() + timedelta(hours=20),
         )
-        loaded.access_token = Ciphertext(loaded.seal("access_token", text).text, "row")
+        loaded.access_token = Ciphertext(loaded.encrypt("access_token", text).text, "row")
         return loaded
 
     fernet = Fernet(Fernet.generate_key())
@@ -472,7 +472,7 @@ def access(reads: str) -> dict[str, Any]:
     for _ in range(15):
         with_fernet.append(microseconds(by_fernet))
         with_us.append(microseconds(lambda: services.get_access_token(ours)))
-    strangers = [account() for _ in range(1000)][:200]  # whose keys are not kept any more
+    strangers = [account() for _ in range(1000)][:200]  # whose keys are no longer cached
     first_and_second = []
     for _ in range(2):
         begin = time.perf_counter()
@@ -491,7 +491,7 @@ def access(reads: str) -> dict[str, Any]:
 
 
 def pages(views: str) -> dict[str, Any]:
-    """Milliseconds of the list of accounts: ours, the bare admin's, and ours that counts afresh."""
+    """Milliseconds of the list of accounts: ours, the bare admin's, and ours with new counts."""
     _django()
     import statistics
 
@@ -531,7 +531,7 @@ def pages(views: str) -> dict[str, Any]:
 
     queries = {}
     cache.clear()
-    for site in ("admin", "bare"):  # which also fills the caches of all of them
+    for site in ("admin", "bare"):  # also fills all caches
         with CaptureQueriesContext(connection) as captured:
             milliseconds(site)
         queries[site] = len(captured)
@@ -575,7 +575,7 @@ def setup(site: str, apps: str) -> dict[str, Any]:
     )
     import django
 
-    # It waits for nothing, so the time that other processes take from it need not be counted.
+    # It waits for nothing, so CPU time leaves out only what other processes take from it.
     begin = time.process_time()
     django.setup()
     milliseconds = (time.process_time() - begin) * 1000
@@ -589,7 +589,7 @@ def main() -> None:
         probe.__name__: probe
         for probe in (
             *(database, cache, fill, reset, command, command_cpu, loop, post_cpu, hammer),
-            *(fill_many, claims, fill_sealed, rotate, rotate_plain, pages, access, setup),
+            *(fill_many, claims, fill_encrypted, rotate, rotate_plain, pages, access, setup),
         )
     }
     sys.stdout.write(json.dumps(probes[name](*arguments)) + "\n")

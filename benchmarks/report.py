@@ -1,4 +1,4 @@
-"""The table, and the machine that it was made on."""
+"""The table, and the machine that it was measured on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HEADINGS = ("", "What", "Ours", "Against", "Result", "Aim", "")
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table. ``is_met`` None: it has no aim, or could not be measured."""
+    """One line of the table. ``is_met`` is None without an aim or a measurement."""
 
     number: str
     what: str
@@ -46,7 +46,7 @@ def document(
         for row in (_HEADINGS, tuple("-" * width for width in widths), *rows)
     ]
     warning = (
-        ["", "**A quick run: too few calls for figures that mean anything.**"] if is_quick else []
+        ["", "**A quick run: too few calls for numbers that mean anything.**"] if is_quick else []
     )
     missed = [line.number for line in lines if line.is_met is False]
     verdict = f"Missed: {', '.join(missed)}." if missed else "No aim of a measured line is missed."
@@ -55,7 +55,7 @@ def document(
             "# Benchmarks",
             "",
             "Written by `make bench`. Each result sets two things against each other that were",
-            "measured in the same run; unless a note says otherwise, figures are medians of five.",
+            "measured in the same run; unless a note says otherwise, numbers are medians of five.",
             *warning,
             "",
             *table,
@@ -75,7 +75,7 @@ def document(
 
 
 def _machine(databases: Sequence[str]) -> list[str]:
-    """What the figures depend on, and nothing that tells whose machine it is."""
+    """What the numbers depend on, and nothing that identifies the machine."""
     version_of = {found.name.lower(): found.version for found in distributions()}
     packages = ("django", "requests", "urllib3", "cryptography", "psycopg", "python-tiktok")
     return [

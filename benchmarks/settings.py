@@ -1,4 +1,4 @@
-"""Settings of the processes that are measured; `stage` says by the environment where they work."""
+"""Settings of the measured processes; `stage` sets their database and cache by environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings above for a project with the admin, and two of them to compare."""
+"""The settings of a project with the admin, in fact with two to compare."""
 
 from __future__ import annotations
 

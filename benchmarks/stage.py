@@ -1,4 +1,4 @@
-"""Where the measuring happens: databases, the simulator and processes of their own."""
+"""Where measurements run: databases, the simulator, and separate processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import environ
 
 from django_tiktok_business.simulator import Simulator
 
-__all__ = ["NotHereError", "ProbeError", "Stage", "Tiktok", "say"]
+__all__ = ["NotHereError", "ProbeError", "Stage", "Tiktok", "report_progress"]
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_DATABASE_URL = "postgres://postgres@127.0.0.1:5432/test"
@@ -25,21 +25,21 @@ DEFAULT_CACHE_URL = "redis://127.0.0.1:6379/13"
 
 
 class NotHereError(Exception):
-    """What a line needs is not on this machine."""
+    """Something that a line needs is missing on this machine."""
 
 
 class ProbeError(Exception):
-    """A process has not done what it should have done."""
+    """A process did not do what it should have."""
 
 
-def say(text: str) -> None:
-    """Progress, for whoever waits."""
+def report_progress(text: str) -> None:
+    """Report progress on stderr."""
     sys.stderr.write(f"bench: {text}\n")
     sys.stderr.flush()
 
 
 class Tiktok:
-    """A simulator in a process of its own, and the tokens it has given out."""
+    """A simulator in a separate process, and the tokens it has issued."""
 
     def __init__(self, base_url: str, grants_path: Path) -> None:
         self.base_url = base_url
@@ -56,7 +56,7 @@ class Tiktok:
 
 
 class Stage:
-    """One run of the benchmarks; everything it makes is gone when it ends."""
+    """One run of the benchmarks; it removes everything it made when it ends."""
 
     def __init__(self, folder: Path, database: dict[str, Any] | None, reason: str) -> None:
         self.folder = folder
@@ -89,7 +89,7 @@ class Stage:
 
     @property
     def database_name(self) -> str:
-        """What the database calls itself, "" when there is none."""
+        """Name and version of the database, "" if there is none."""
         if self._database is None:
             return ""
         return str(self.measure("database")["version"])
@@ -101,7 +101,7 @@ class Stage:
     # Processes
 
     def environment(self, tiktok: Tiktok | None = None, **variables: str) -> dict[str, str]:
-        """For a process of ours: as usual, with compiled code kept, whatever holds for this one."""
+        """The environment of a process of ours, which always keeps its compiled code."""
         database = self._database or {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
         return {
             **self._environment,
@@ -127,7 +127,7 @@ class Stage:
         )
 
     def run(self, *arguments: str, tiktok: Tiktok | None = None, **variables: str) -> str:
-        """What a process says on stdout; it has to succeed."""
+        """Run a process, which has to succeed; return its stdout."""
         process = self.start(*arguments, tiktok=tiktok, **variables)
         output, _ = process.communicate()
         if process.returncode != 0:
@@ -135,12 +135,12 @@ class Stage:
         return output
 
     def measure(self, *arguments: str, tiktok: Tiktok | None = None, **variables: str) -> Any:
-        """What a part of `benchmarks.probe` finds out, in a process of its own."""
+        """Run a part of `benchmarks.probe` in a separate process; return its result."""
         output = self.run("-m", "benchmarks.probe", *arguments, tiktok=tiktok, **variables)
         return json.loads(output.splitlines()[-1])
 
     def redis(self) -> tuple[dict[str, Any], str]:
-        """The settings of a cache that processes share, and what it calls itself."""
+        """The settings of a cache that processes share, and its name and version."""
         url = os.environ.get("CACHE_URL") or DEFAULT_CACHE_URL
         cache = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": url}
         answer = self.measure("cache", BENCH_CACHE=json.dumps(cache))
@@ -154,7 +154,7 @@ class Stage:
     def tiktok(
         self, accounts: int, *options: str, latency_seconds: float = 0.0
     ) -> Iterator[Tiktok]:
-        """A simulator that rotates all tokens and knows that many accounts, with due rows."""
+        """A simulator that rotates all tokens and has this many accounts, with due rows."""
         state, grants = self._grants(accounts)
         process = self.start(
             *("-m", "django_tiktok_business.simulator", "--port", "0", "--quiet"),
@@ -178,7 +178,7 @@ class Stage:
             process.communicate()
 
     def _grants(self, accounts: int) -> tuple[Path, Path]:
-        """A state file for the simulator, and the tokens in it for us; made once per number."""
+        """A state file for the simulator, and its tokens for us; made once per number."""
         state = self.folder / f"state-{accounts}.json"
         grants = self.folder / f"grants-{accounts}.json"
         if not grants.exists():
@@ -190,7 +190,7 @@ class Stage:
 
 
 def _run_sql(config: dict[str, Any], statement: str) -> str:
-    """Run a statement outside the database; returns why that was not possible, "" for success."""
+    """Run a statement outside the database; return why it failed, "" for success."""
     try:
         import psycopg
     except ImportError:

@@ -1,4 +1,4 @@
-"""Our admin of the accounts, and beside it the one that a project gets without any work."""
+"""Our admin of the accounts, beside the one that a project gets without any work."""
 
 from __future__ import annotations
 

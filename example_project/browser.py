@@ -1,4 +1,4 @@
-"""A person with a web browser, as far as the tour needs one: pages, forms, cookies, redirects."""
+"""A minimal web browser for the tour: pages, forms, cookies, redirects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATIENCE_SECONDS = 30  # for a page to arrive
 
 
 class PageError(Exception):
-    """A page is not the expected one; the message holds no query of a URL."""
+    """A page is not the expected one; the message contains no query of a URL."""
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Page(HTMLParser):
             self.heading += data
 
     def form(self, path: str) -> Form:
-        """The form that is sent to this path."""
+        """The form that is submitted to this path."""
         for form in self.forms:
             if urlsplit(form.action).path == path:
                 return form
@@ -81,7 +81,7 @@ class Browser:
         return self._page(self._session.get(url, timeout=PATIENCE_SECONDS))
 
     def submit(self, page: Page, path: str, **filled_in: str) -> Page:
-        """Send the page's form for ``path`` with some of its fields filled in."""
+        """Submit the page's form for ``path`` with some of its fields filled in."""
         form = page.form(path)
         fields = [pair for pair in form.fields if pair[0] not in filled_in]
         return self._page(

@@ -51,7 +51,7 @@ PATIENCE_SECONDS = 30  # for a server to start or to answer
 
 
 class DemoError(Exception):
-    """A step did not end as it should; the message says which."""
+    """A step failed; the message says which."""
 
 
 class Stopped(Exception):  # noqa: N818 - what happened is not an error
@@ -77,7 +77,7 @@ class Demo:
         self._step = 0
         self._servers: list[tuple[str, subprocess.Popen[bytes], Path]] = []
 
-    def say(self, text: str) -> None:
+    def step(self, text: str) -> None:
         """Print the next step; raises `Stopped` when it is time to stop."""
         self._go_on()
         self._step += 1
@@ -92,10 +92,10 @@ class Demo:
             *(("--state", str(self.state)) if self.state else ()),
         ]
         servers.enter_context(self.server("simulator", command, f"{self.tiktok}/_simulator/state"))
-        self.say(f"TikTok, simulated, runs on {self.tiktok}")
+        self.step(f"TikTok, simulated, runs on {self.tiktok}")
         command = ["manage.py", "runserver", "--noreload", urlsplit(self.web).netloc]
         servers.enter_context(self.server("server", command, f"{self.web}/admin/login/"))
-        self.say(f"The example project runs on {self.web}")
+        self.step(f"The example project runs on {self.web}")
 
         self.log_in()
         self.connect("harbour_bakery")
@@ -132,7 +132,7 @@ class Demo:
             *("createsuperuser", "--noinput", "--username", user, "--email", "demo@example.org"),
             DJANGO_SUPERUSER_PASSWORD=password,
         )
-        self.say(f"A new SQLite database: {_shown(self.database)}")
+        self.step(f"A new SQLite database: {_shown(self.database)}")
 
     def log_in(self) -> None:
         user, password = LOGIN
@@ -141,12 +141,12 @@ class Demo:
         page = self.browser.submit(page, path, username=user, password=password)
         if urlsplit(page.url).path != ADMIN_OF_ACCOUNTS:
             raise DemoError(f'Logging in ended on the page "{page.heading}".')
-        self.say(f"Logged in to the admin as {user}")
+        self.step(f"Logged in to the admin as {user}")
 
     def connect(self, username: str) -> None:
         """Connect one of the simulator's accounts, as a person does in a browser."""
         row = self.connected(username)
-        self.say(
+        self.step(
             f"Connected {row['display_name']} (@{username}, {row['followers_count']:,} followers), "
             f"access token good for {_left(row)}"
         )
@@ -166,10 +166,10 @@ class Demo:
         page = self.browser.submit(self.at_tiktok(), "/_simulator/consent", decision="deny")
         if without_query(page.url) != self.callback or self.accounts() != known:
             raise DemoError(f'Denying ended on the page "{page.heading}".')
-        self.say(f'Pressed "Deny" once: the page says "{page.heading}", nothing is stored')
+        self.step(f'Pressed "Deny" once: the page says "{page.heading}", nothing is stored')
 
     def at_tiktok(self) -> Page:
-        """Press "connect" on the site; returns the consent page, on which TikTok asks."""
+        """Press "connect" on the site; return TikTok's consent page."""
         change_page = quote(f"{ADMIN_OF_ACCOUNTS}__pk__/change/", safe="")
         page = self.browser.get(f"{self.web}/tiktok/connect/?next={change_page}")
         page = self.browser.submit(page, "/tiktok/connect/")
@@ -178,7 +178,7 @@ class Demo:
         return page
 
     def refresh(self) -> None:
-        self.say("Renewed what expires within 6 hours:")
+        self.step("Renewed what expires within 6 hours:")
         self.show(("refresh_tokens",), exit_status=0, counted="refreshed=1")
         row = self.row("galaxy.gadgets")
         if row is None or _seconds_left(row) <= SHORT_LIFE_SECONDS:
@@ -189,7 +189,7 @@ class Demo:
         row = self.row("alpine_velo")
         open_id = row["open_id"] if row else ""
         self.simulate("revoke", open_id=open_id)
-        self.say("The holder of @alpine_velo removed the app in TikTok:")
+        self.step("The holder of @alpine_velo removed the app in TikTok:")
         command = ("refresh_tokens", "--account", open_id)
         self.show(command, exit_status=1, counted="reauthorization_required=1")
         self.remark('The account is kept; the admin says "reconnect needed".')
@@ -199,11 +199,11 @@ class Demo:
         stored = row["access_token"] if row else ""
         if not stored.startswith("ttb1:"):
             raise DemoError("The access token in the database is not encrypted.")
-        self.say(f"In the database an access token reads {stored[:40]}...")
+        self.step(f"In the database an access token reads {stored[:40]}...")
 
     def every_state(self) -> None:
-        """Connect more accounts and bring them into the states that are still missing."""
-        self.say("More accounts, so that the admin shows every state of health:")
+        """Connect more accounts, and bring them into the states of health not yet shown."""
+        self.step("More accounts, so that the admin shows every state of health:")
         self.simulate("settings", refresh_token_lifetime_seconds=12 * DAY_SECONDS)
         self.connected("mika_bakes")
         self.remark("@mika_bakes: its consent ends in 12 days")
@@ -265,7 +265,7 @@ class Demo:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment without any setting of the example project, and with its file."""
+        """The environment with the project's settings removed and its file named instead."""
         example = (PROJECT / ".env.example").read_text(encoding="utf-8")
         settings = re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE)
         kept = {
@@ -303,7 +303,7 @@ class Demo:
         return result
 
     def show(self, command: Sequence[str], *, exit_status: int, counted: str) -> None:
-        """Run a command and print its real output, after a look at what it counted."""
+        """Run a command, check its counts, and print its real output."""
         result = self.manage(*command, exit_status=exit_status)
         if counted not in result.stdout.split():
             raise DemoError(f"The command did not say {counted}:\n{result.stdout}")
@@ -317,14 +317,14 @@ class Demo:
         print(f"    {text}", flush=True)
 
     def simulate(self, what: str, **values: Any) -> None:
-        """Have the simulator do something, by its remote control."""
+        """Use the simulator's remote control."""
         url = f"{self.tiktok}/_simulator/{what}"
         with requests.Session() as session:
             session.trust_env = False
             session.post(url, json=values, timeout=PATIENCE_SECONDS).raise_for_status()
 
     def accounts(self) -> dict[str, Mapping[str, Any]]:
-        """The rows of the database by username, read without Django: tokens as they are stored."""
+        """The rows of the database by username, read without Django: tokens as stored."""
         with closing(sqlite3.connect(self.database, timeout=PATIENCE_SECONDS)) as connection:
             connection.row_factory = sqlite3.Row
             rows = connection.execute("SELECT * FROM tiktok_business_businessaccount").fetchall()
@@ -335,7 +335,7 @@ class Demo:
 
     @contextmanager
     def server(self, name: str, command: Sequence[str], url: str) -> Iterator[None]:
-        """Run a server inside the block; begins when ``url`` answers."""
+        """Run a server inside the block, which starts when ``url`` answers."""
         log_path = self.folder / f"{name}.log"
         with log_path.open("wb") as log:
             process = subprocess.Popen(
@@ -383,7 +383,7 @@ class Demo:
 
 
 def free_port(wanted: int) -> int:
-    """The first port from ``wanted`` on that nobody listens on."""
+    """The first port from ``wanted`` on without a listener."""
     for port in range(wanted, min(wanted + 100, 65_536)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -437,7 +437,7 @@ def main() -> int:
     demo: Demo | None = None
 
     def stop(number: int, frame: object) -> None:
-        # Only noted: an exception here could fall between starting a server and knowing of it.
+        # Only noted: an exception here could come between starting a server and recording it.
         if demo is None:
             raise Stopped
         demo.is_stopping = True

@@ -21,8 +21,8 @@ env.read_env(env.str("ENV_FILE", default=str(BASE_DIR / ".env")))
 DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY", default="")
 if not SECRET_KEY:
-    # No key of the project's own as a fallback, not even with DEBUG: everybody could read it here,
-    # and tokens are encrypted with it where ENCRYPTION_KEYS is empty.
+    # No fallback in this file, not even with DEBUG: everybody could read it, and it encrypts the
+    # tokens while ENCRYPTION_KEYS is empty.
     raise ImproperlyConfigured(
         "SECRET_KEY is not set. Copy example_project/.env.example to example_project/.env "
         "and fill it in as it says there."
@@ -77,7 +77,7 @@ TEMPLATES = [
     }
 ]
 
-# Not a URL for the default: the folder's name may hold characters that a URL gives a meaning to.
+# The default is not a URL: the folder's name may contain characters with a meaning in URLs.
 DATABASES = {
     "default": env.db_url("DATABASE_URL")
     if env.str("DATABASE_URL", default="")
@@ -91,7 +91,7 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"plain": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    # Request lines, which runserver logs, hold the authorization code.
+    # runserver logs request lines, which contain the authorization code.
     "filters": {"no_callback_query": {"()": "django_tiktok_business.masking.RedactCallbackQuery"}},
     "handlers": {
         "console": {
@@ -101,7 +101,7 @@ LOGGING = {
         }
     },
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
-    # Django gives these handlers and levels of their own; here the handler above writes every line.
+    # Django gives these their own handlers and levels; here the handler above writes every line.
     "loggers": {
         name: {"propagate": True, "level": "NOTSET"} for name in ("django", "django.server")
     },

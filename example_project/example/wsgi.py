@@ -1,4 +1,4 @@
-"""What a WSGI server runs: ``gunicorn --chdir example_project example.wsgi``."""
+"""The WSGI application: ``gunicorn --chdir example_project example.wsgi``."""
 
 from __future__ import annotations
 
