@@ -1,36 +1,36 @@
-# Each target builds .venv itself when it is missing, stale or made by another Python.
+# Each target builds .venv itself if it is missing, outdated or made by another Python.
 #
 #   make demo [ONCE=1] [PORT=8000]   the example project against the simulator
 #   make test                        the whole suite on SQLite, and on PostgreSQL and MariaDB when
-#                                    TEST_POSTGRES_URL and TEST_MARIADB_URL are set; its last
-#                                    line names what to install for the tests that it has skipped
+#                                    TEST_POSTGRES_URL and TEST_MARIADB_URL are set; the last
+#                                    line says what to install for the tests that were skipped
 #   make fuzz                        the property tests, on many thousands of cases: a quarter of an
 #                                    hour, on SQLite
 #   make lint                        format, lint, security rules, types, and an audit of known holes
-#   make messages                    the catalogues of translations, from the texts in the sources
-#   make screenshots                 docs/screenshots/, of which README shows some; takes Chromium
+#   make messages                    the translation catalogues, from the texts in the sources
+#   make screenshots                 docs/screenshots/, some of which README shows; needs Chromium
 #   make bench [ARGS="--only 3"]     what the package costs, into benchmarks/RESULTS.md: about a
 #                                    quarter of an hour, on PostgreSQL (DATABASE_URL) and Redis
 #   make matrix                      every supported Python and Django, from the built wheel
 #
-# PYTHON=python3.12 picks the interpreter; ARGS="-k callback" is passed on to pytest. What runs side
-# by side is shown when it has ended; JOBS=1 runs one thing after the other, as pytest's --pdb needs.
-# COVERAGE=1 measures also a run that cannot be complete.
+# PYTHON=python3.12 picks the interpreter; ARGS="-k callback" is passed on to pytest. The output of
+# what runs side by side appears when it has ended; JOBS=1 runs one thing after the other, as
+# pytest's --pdb needs. COVERAGE=1 measures coverage even if the run cannot be complete.
 
 PYTHON ?= python3
 JOBS ?= 3
-# Without its caches Python compiles the suite anew in each run, and the package in each process.
+# Without caches, Python would compile the suite in each run, and the package in each process.
 unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet
 
-# Chromium tests run once, on SQLite: they exercise pages, not databases.
+# Tests with Chromium run once, on SQLite: they exercise pages, not databases.
 BROWSER := $(if $(filter off,$(TEST_BROWSER)),,$(shell command -v chromium))
-# Some branches exist for one database only, so that no smaller run can reach 100 %.
+# Some branches exist for one database only, so a smaller run cannot reach 100 %.
 WHOLE := $(and $(TEST_POSTGRES_URL),$(TEST_MARIADB_URL),$(BROWSER),$(if $(ARGS),,all))
 STRICT := -W error::DeprecationWarning -W error::PendingDeprecationWarning -W error::ResourceWarning
-# Measuring takes time, so that it is done where it can be judged, or on request: COVERAGE=1.
+# Measuring takes time, so only a whole run does it, or one that asks for it: COVERAGE=1.
 MEASURED := $(or $(WHOLE),$(filter-out 0,$(COVERAGE)))
 SUITE = $(RUN) $(STRICT) $(if $(MEASURED),-m coverage run) -m pytest $(SPREAD) $(ARGS)
 
@@ -40,14 +40,14 @@ SUITE = $(RUN) $(STRICT) $(if $(MEASURED),-m coverage run) -m pytest $(SPREAD) $
 demo: $(VENV)/.runtime
 	$(RUN) example_project/demo.py $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port $(PORT))
 
-# A suite waits most of its time: for a pause, a lock, a process. So the suites run side by side, and
-# each is one process, in which no test ever runs beside another one; a suite without another beside
-# it is several processes. What loads the machine runs on PostgreSQL and MariaDB; on SQLite it does
-# in a run without them, and in tox.
+# A suite spends most of its time waiting: for a pause, a lock, a process. So the suites run side by
+# side, each in one process, and its tests one after the other; a suite that runs alone uses several
+# processes. The heavy tests run on PostgreSQL and MariaDB; on SQLite they run only without those, and
+# in tox.
 SUITES := sqlite $(if $(TEST_POSTGRES_URL),postgres) $(if $(TEST_MARIADB_URL),mariadb)
 ALONE := $(or $(filter 1,$(JOBS)),$(filter 1,$(words $(SUITES))))
-# pytest-xdist: JOBS processes, each with modules of its own (tests/conftest.py). The few tests that
-# ARGS picks are sooner through than more processes have started.
+# pytest-xdist: JOBS processes, each with its own modules (tests/conftest.py). The few tests that ARGS
+# selects finish before more processes would have started.
 PROCESSES := $(if $(ARGS),,$(if $(ALONE),$(filter-out 1,$(JOBS))))
 SPREAD := $(if $(PROCESSES),--dist loadgroup --no-loadscope-reorder --tx '$(PROCESSES)*popen//python=$(RUN) $(STRICT)')
 
@@ -88,11 +88,11 @@ lint: $(VENV)/.lint
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 	$(RUN) -m compileall -q django_tiktok_business tests example_project benchmarks
-	@# Without a network there is nothing to ask: the second command says so.
+	@# Without a network there is no answer: the second command says so.
 	-@$(RUN) -m pip_audit --format json --progress-spinner off --timeout 5 2>/dev/null > $(VENV)/audit.json
 	$(RUN) -m tests.support.audit < $(VENV)/audit.json
 
-# Takes GNU gettext. New texts come out untranslated, and changed ones marked as doubtful.
+# Needs GNU gettext. New texts are left untranslated, and changed ones are marked as fuzzy.
 messages: $(VENV)/.runtime
 	cd django_tiktok_business && ../$(RUN) -m django makemessages --all --no-location --no-wrap --no-obsolete
 	for po in django_tiktok_business/locale/*/LC_MESSAGES/django.po; do msgfmt --check -o "$${po%.po}.mo" "$$po" || exit 1; done
@@ -109,8 +109,8 @@ matrix: $(VENV)/.tox
 clean:
 	rm -rf $(VENV) .tox .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* build dist *.egg-info
 
-# Looked at each time, written only when the environment was made anew, so that the stamps below
-# follow it: an environment is of no use once its Python was upgraded or the checkout was moved.
+# Checked each time, and written only when the environment is new, so that the stamps below follow
+# it: an environment is useless once its Python was upgraded or the checkout was moved.
 IDENTITY := import sys; print(sys.version, sys.base_prefix, *sys.argv[1:])
 
 $(VENV)/.interpreter: FORCE
