@@ -15,8 +15,9 @@ import pytest
 from django.db import connection
 
 from tests.support.browser import chromium, site
+from tests.support.processes import only_one_suite
 from tests.support.requires import some_redis, summary
-from tests.support.simulator import forget_limits, only_one_suite
+from tests.support.simulator import forget_limits
 
 __all__: Sequence[str] = ["chromium", "site"]
 

@@ -38,7 +38,7 @@ MIDDLEWARE = [
     # Sends nothing until a test sets SECURE_CSP.
     "django.middleware.csp.ContentSecurityPolicyMiddleware"
     if django.VERSION >= (6,)
-    else "tests.support.simulator.policy_middleware",
+    else "tests.support.policy.policy_middleware",
 ]
 TEMPLATES = [
     {

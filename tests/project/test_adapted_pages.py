@@ -69,7 +69,7 @@ urlpatterns = [path("", include("tests.urls")), path("shop/", shop_settings)]
 
 @pytest.fixture
 def project(tmp_path: Path) -> Any:
-    """A project with a design of its own, that has done what README says."""
+    """A project with its own design that has done what README says."""
     for name, text in {
         "base.html": SHOP,
         "tiktok_business/base.html": template("tiktok_business/base.html"),
@@ -149,7 +149,7 @@ def test_results_and_hooks_are_as_the_tables_say() -> None:
         assert all(hasattr(view, hook) and f"``{hook}``" in README.text for hook in hooks)
 
 
-# A project with a design of its own
+# A project with its own design
 
 
 def test_one_base_template_frames_every_page(

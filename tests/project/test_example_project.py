@@ -33,7 +33,7 @@ from django.test import override_settings
 import django_tiktok_business
 from django_tiktok_business.conf.settings import SETTINGS
 from tests.support.leaks import Search
-from tests.support.simulator import only_one_suite
+from tests.support.processes import only_one_suite
 
 # The processes have a SQLite database of their own, whatever DATABASE_URL says: once is enough.
 pytestmark = pytest.mark.databases("sqlite")

@@ -12,8 +12,8 @@ from django.http import HttpRequest, HttpResponse
 from django.test import Client, override_settings
 
 from tests.support import requires
+from tests.support.policy import policy_middleware
 from tests.support.requires import program, require, some_redis, summary
-from tests.support.simulator import policy_middleware
 
 pytestmark = pytest.mark.databases("sqlite")
 

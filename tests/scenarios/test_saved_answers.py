@@ -190,7 +190,7 @@ def test_f53_pause_that_a_wrong_clock_began_ends_when_the_clock_is_right(
     assert limiter.reserve(BATCH) == 0
 
 
-# In a process of its own
+# In a separate process
 
 
 @pytest.mark.parametrize(

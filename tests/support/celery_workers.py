@@ -77,7 +77,7 @@ def own_broker() -> Iterator[Broker]:
 
 
 class Worker:
-    """`celery worker` in a process of its own, and what it logs."""
+    """A `celery worker` in a separate process, and its log."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self.process = process

@@ -100,7 +100,7 @@ def _environment(bin_folder: Path) -> dict[str, str]:
 
 
 class Newcomer:
-    """Somebody who types what README says, with the simulator where TikTok would be."""
+    """Somebody who types what README says, with the simulator in place of TikTok."""
 
     tiktok: str  # its address
 
@@ -122,7 +122,7 @@ class Newcomer:
             shutil.copytree(ROOT / name, self.clone / name, ignore=without)
 
     def run(self, command: str, **variables: str) -> str:
-        """Run a command to its end; returns its stdout."""
+        """Run a command to its end; return its stdout."""
         result = subprocess.run(
             command,
             shell=True,
@@ -136,7 +136,7 @@ class Newcomer:
         return result.stdout
 
     def pretend_to_install(self, command: str) -> None:
-        """Run a command of pip without the index, which is out of reach of a test.
+        """Run a command of pip without the index, which a test cannot reach.
 
         The environment has everything already.
         """
@@ -146,7 +146,7 @@ class Newcomer:
 
     @contextmanager
     def running(self, command: str) -> Iterator[subprocess.Popen[str]]:
-        """Run a command that stays; ends it by SIGTERM."""
+        """Run a command that keeps running; end it by SIGTERM."""
         with subprocess.Popen(
             f"exec {command}",
             shell=True,
@@ -160,7 +160,7 @@ class Newcomer:
                 yield process
             finally:
                 process.send_signal(signal.SIGTERM)
-                process.wait(60)  # a hung one is a failure, not a suite without end
+                process.wait(60)  # a hung one fails the test instead of blocking the suite
 
     def folder_for(self, command: str) -> Path:
         in_clone = "example_project" in command or "benchmarks" in command
@@ -239,7 +239,7 @@ def await_page(url: str) -> str:
 
 @contextmanager
 def newcomer_to_a_site(folder: Path) -> Iterator[Newcomer]:
-    """Has gone through README's steps, with a simulator started as it says."""
+    """A newcomer who has followed README's steps, with a simulator started as it says."""
     readme = Document("README.rst")
     newcomer = Newcomer(folder)
     (command,) = [each for each, _ in readme.commands() if "simulator" in each]

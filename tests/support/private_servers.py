@@ -1,4 +1,4 @@
-"""Database servers of a test's own, which it may stop, start and spoil."""
+"""Private database servers that a test may stop, start and break."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _free_port() -> int:
 
 
 class PrivateServer(ABC):
-    """A server on 127.0.0.1 with an empty data folder, which nobody else knows."""
+    """A private server on 127.0.0.1 with an empty data folder."""
 
     user = ""  # the system's, when the tests run as root: neither server runs as root
 
@@ -45,7 +45,7 @@ class PrivateServer(ABC):
     @property
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What Django has to know to reach it."""
+        """Django's settings of the connection to it."""
 
     @abstractmethod
     def create(self) -> None:
@@ -53,11 +53,11 @@ class PrivateServer(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Start serving; it may take a moment until it answers."""
+        """Start the server, which may take a moment to answer."""
 
     @abstractmethod
     def stop(self, mode: str = "fast") -> None:
-        """Cut all connections and end; "immediate": as a crash does."""
+        """Stop the server and all connections; "immediate" stops as a crash does."""
 
     def answers(self) -> bool:
         with socket.socket() as probe:
@@ -156,7 +156,7 @@ _KINDS: dict[str, type[PrivateServer]] = {
 
 @contextmanager
 def private_server(vendor: str, **variables: str) -> Iterator[PrivateServer]:
-    """Let the default database be on such a server inside the block, with our tables in it."""
+    """Put the default database on such a server inside the block, with our tables in it."""
     require(vendor)
     folder = Path(tempfile.mkdtemp(prefix="django_tiktok_business-", dir="/tmp"))
     folder.chmod(0o755)

@@ -1,23 +1,26 @@
-"""Processes that tests start: the settings they see, and how to await what they do."""
+"""Processes that tests start, and those of other suites: settings, waiting, and a lock."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from django.db import connection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment(base_url: str, settings: str, **more: str) -> dict[str, str]:
-    """For a process that has the test database, and TikTok at that address."""
+    """The environment of a process with the test database, and TikTok at this address."""
     return {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": settings,
@@ -38,3 +41,13 @@ def wait_until(holds: Callable[[], bool], *, seconds: float = 60) -> None:
     while not holds():
         assert time.monotonic() < deadline, "It took too long."
         time.sleep(0.05)
+
+
+@contextmanager
+def only_one_suite(name: str) -> Iterator[None]:
+    """Wait until no other suite of this user, on any database or version, is inside this block."""
+    path = Path(tempfile.gettempdir(), f"django_tiktok_business-{name}-{os.getuid()}.lock")
+    with path.open("w", encoding="utf-8") as file:
+        # The lock ends with the file, even if the process is killed.
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,4 +1,4 @@
-"""Servers on 127.0.0.1 for what no simulator may send: broken, hostile or very slow answers."""
+"""Servers on 127.0.0.1 for answers that the simulator does not give: broken, hostile or slow."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RawServer(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), _Connection)
         self.answering = answering
         self.tls = tls
-        self.requests: list[bytes] = []  # head and body as they came
+        self.requests: list[bytes] = []  # head and body as received
         self.connections = 0
         self.stopping = threading.Event()
 
@@ -50,7 +50,7 @@ class _Connection(socketserver.BaseRequestHandler):
         server.connections += 1
         connection: socket.socket = self.request
         connection.settimeout(10)
-        with suppress(OSError):  # the client hung up, which is what many tests are about
+        with suppress(OSError):  # the client hung up, as many tests intend
             if server.tls is not None:
                 connection = server.tls.wrap_socket(connection, server_side=True)
             with connection:
@@ -106,7 +106,7 @@ def http(body: bytes, *, status: str = "200 OK", headers: Iterable[str] = ()) ->
 
 
 def send(*answers: bytes) -> Answering:
-    """Give these answers one after the other, the last one again and again; keep the connection."""
+    """Give these answers in order, then repeat the last one; keep the connection."""
     waiting = list(answers)
 
     def answer(server: RawServer, connection: socket.socket) -> None:
@@ -116,7 +116,7 @@ def send(*answers: bytes) -> Answering:
 
 
 def send_and_close(answer: bytes) -> Answering:
-    """Send these bytes, whatever they promise, and hang up."""
+    """Send these bytes, even if they promise more, and hang up."""
 
     def close(server: RawServer, connection: socket.socket) -> None:
         connection.sendall(answer)
@@ -127,7 +127,7 @@ def send_and_close(answer: bytes) -> Answering:
 
 
 def reset(server: RawServer, connection: socket.socket) -> None:
-    """Break the connection off the hard way."""
+    """Reset the connection."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
@@ -137,7 +137,7 @@ def stay_silent(server: RawServer, connection: socket.socket) -> None:
 
 
 def drip(start: bytes, piece: bytes, pause_seconds: float) -> Answering:
-    """Send ``start`` at once and then ``piece`` for ever, with pauses."""
+    """Send ``start`` at once and then ``piece`` forever, with pauses."""
 
     def trickle(server: RawServer, connection: socket.socket) -> None:
         connection.sendall(start)
@@ -152,7 +152,7 @@ def drip(start: bytes, piece: bytes, pause_seconds: float) -> Answering:
 
 @contextmanager
 def refused_port() -> Iterator[int]:
-    """A port that nobody listens on, and nobody else can take meanwhile."""
+    """A port that nobody listens on, and that nobody else can take meanwhile."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
@@ -160,7 +160,7 @@ def refused_port() -> Iterator[int]:
 
 @contextmanager
 def unaccepting_port() -> Iterator[int]:
-    """A port whose queue is full: connecting to it takes for ever."""
+    """A port whose queue is full: connecting to it never succeeds."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -181,7 +181,7 @@ def unaccepting_port() -> Iterator[int]:
 
 
 def self_signed(folder: Path, *, host: str = "127.0.0.1") -> tuple[ssl.SSLContext, str]:
-    """A server's TLS context with a certificate of its own, and the path of the certificate."""
+    """A server's TLS context with its own certificate, and the path of the certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "TikTok's stand-in")])
     now = datetime.now(UTC)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import tempfile
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -24,7 +20,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     import requests
-    from django.http import HttpRequest, HttpResponse
 
 _current: list[Simulator] = []
 _while_in_flight: list[Callable[[], object]] = []
@@ -90,33 +85,6 @@ def running_simulator(**options: Any) -> Iterator[Simulator]:
         yield simulator
     finally:
         _current.remove(simulator)
-
-
-@contextmanager
-def only_one_suite(name: str) -> Iterator[None]:
-    """Wait until no other suite of this user, on any database or version, is inside this block."""
-    path = Path(tempfile.gettempdir(), f"django_tiktok_business-{name}-{os.getuid()}.lock")
-    with path.open("w", encoding="utf-8") as file:
-        fcntl.flock(
-            file, fcntl.LOCK_EX
-        )  # given back with the file, also when the process is killed
-        yield
-
-
-def policy_middleware(
-    get_response: Callable[[HttpRequest], HttpResponse],
-) -> Callable[[HttpRequest], HttpResponse]:
-    """Send the content security policy of SECURE_CSP, as Django does from 6.0 on."""
-
-    def respond(request: HttpRequest) -> HttpResponse:
-        policy: dict[str, list[str]] = getattr(settings, "SECURE_CSP", {})
-        parts = [" ".join([name, *sources]) for name, sources in policy.items()]
-        response = get_response(request)
-        if parts:
-            response.headers["Content-Security-Policy"] = "; ".join(parts)
-        return response
-
-    return respond
 
 
 def override_tiktok(**keys: Any) -> override_settings:
