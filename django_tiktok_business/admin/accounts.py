@@ -7,25 +7,24 @@ of the history holds a token.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
+from django.core.paginator import Paginator
 from django.urls import NoReverseMatch, path, reverse
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
-from django_tiktok_business import services
 from django_tiktok_business.conf import conf
-from django_tiktok_business.exceptions import ConfigurationError
+from django_tiktok_business.exceptions import ConfigurationError, TikTokBusinessError
 from django_tiktok_business.models import BusinessAccount, ConnectionEvent
 from django_tiktok_business.presentation import explanation, picture
-from django_tiktok_business.services.bulk import TROUBLE
 
-from .account_page import AccountPage
+from . import lazy
 from .actions import AccountActions
-from .overview import AccountChangeList, AccountPaginator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +33,28 @@ if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
     from django.urls import URLPattern
 
+    from .overview import AccountChangeList
+
 
 __all__ = ["BusinessAccountAdmin"]
+
+# Of a service, as far as an administrator can do something about them.
+_FAILURES = (ConfigurationError, TikTokBusinessError)
+
+
+if TYPE_CHECKING:
+    _Paginator = Paginator[BusinessAccount]
+else:  # not subscriptable at run time
+    _Paginator = Paginator
+
+
+class AccountPaginator(_Paginator):
+    """Does not count what the overview has counted already."""
+
+    @cached_property
+    def count(self) -> int:
+        known: int | None = getattr(self.object_list, "known_count", None)
+        return super().count if known is None else known
 
 
 @admin.register(BusinessAccount)
@@ -75,7 +94,7 @@ class BusinessAccountAdmin(AccountActions):
         return [*own, *super().get_urls()]
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[AccountChangeList]:
-        return AccountChangeList
+        return lazy.overview.AccountChangeList
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -98,7 +117,7 @@ class BusinessAccountAdmin(AccountActions):
         context.update(
             connecting,
             reconnect_url=f"{connecting['connect_url']}?{urlencode({'next': page_url})}",
-            account_page=AccountPage(account),
+            account_page=lazy.account_page.AccountPage(account),
             events_url=self._events_url(request, account),
             advice=account.health.advice,
             picture=picture(account),
@@ -143,8 +162,8 @@ class BusinessAccountAdmin(AccountActions):
     def refresh_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         account = self._permitted(request, object_id, self.has_change_permission)
         try:
-            services.refresh_account(account)
-        except TROUBLE as error:
+            lazy.services.refresh_account(account)
+        except _FAILURES as error:
             text = _("The tokens are not refreshed. %(reason)s") % {"reason": explanation(error)}
             self.message_user(request, text, messages.ERROR)
         else:
@@ -155,8 +174,8 @@ class BusinessAccountAdmin(AccountActions):
     def sync_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         account = self._permitted(request, object_id, self.has_change_permission)
         try:
-            services.sync_profile(account)
-        except TROUBLE as error:
+            lazy.services.sync_profile(account)
+        except _FAILURES as error:
             text = _("The profile is not synced. %(reason)s") % {"reason": explanation(error)}
             self.message_user(request, text, messages.ERROR)
         else:

@@ -23,12 +23,11 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from django_tiktok_business import services
 from django_tiktok_business.exceptions import ConfigurationError
 from django_tiktok_business.models import BusinessAccount, ConnectionEvent, DailyMetrics, Notice
 from django_tiktok_business.presentation import explanation
-from django_tiktok_business.services import bulk
 
+from . import lazy
 from .columns import AccountColumns
 from .messages import (
     describe_failure,
@@ -122,7 +121,7 @@ class AccountActions(AccountColumns):
     def refresh_selected(self, request: HttpRequest, queryset: QuerySet[BusinessAccount]) -> None:
         accounts = self._selected(request, queryset, self.has_change_permission)
         try:
-            report = bulk.refresh_tokens(accounts)
+            report = lazy.bulk.refresh_tokens(accounts)
         except ConfigurationError as error:
             self.message_user(request, explanation(error), messages.ERROR)
             return
@@ -137,7 +136,7 @@ class AccountActions(AccountColumns):
     def sync_selected(self, request: HttpRequest, queryset: QuerySet[BusinessAccount]) -> None:
         accounts = self._selected(request, queryset, self.has_change_permission)
         try:
-            attempts = bulk.sync_profiles(accounts)
+            attempts = lazy.bulk.sync_profiles(accounts)
         except ConfigurationError as error:
             self.message_user(request, explanation(error), messages.ERROR)
             return
@@ -241,7 +240,7 @@ class AccountActions(AccountColumns):
         """End the connections, say what TikTok said to it, and return the accounts without one."""
         revoked = BusinessAccount.Status.REVOKED
         connected = [account for account in accounts if account.status != revoked]
-        attempts = bulk.one_by_one(connected, services.disconnect_account)
+        attempts = lazy.bulk.one_by_one(connected, lazy.services.disconnect_account)
         confirmed: list[BusinessAccount] = []
         unconfirmed: list[str] = []
         failed: list[str] = []
@@ -317,4 +316,4 @@ def _revoke_before_delete(accounts: Iterable[BusinessAccount]) -> None:
     """For callers other than our pages, which have done and told it already."""
     for account in accounts:
         if account.status != account.Status.REVOKED:
-            services.disconnect_account(account)
+            lazy.services.disconnect_account(account)

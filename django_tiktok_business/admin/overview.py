@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.contrib.admin.views.main import ChangeList
 from django.core import checks
-from django.core.paginator import Paginator
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from django_tiktok_business.conf import conf
-from django_tiktok_business.models import BusinessAccount, Health
+from django_tiktok_business.models import Health
 from django_tiktok_business.models.health import warning_period
 from django_tiktok_business.presentation import format_count, time_element
 
@@ -26,13 +25,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
 
-__all__ = ["AccountChangeList", "AccountPaginator", "Overview"]
-
-if TYPE_CHECKING:
-    _Paginator = Paginator[BusinessAccount]
-else:  # not subscriptable at run time
-    _Paginator = Paginator
-
+__all__ = ["AccountChangeList", "Overview"]
 
 _MINUTES_OF_A_DAY = 1440
 _BAR = 100.0  # width of the bar, in its own units
@@ -230,15 +223,6 @@ def _about(count: int, text: str, health: Health, level: str) -> NextStep:
 
 def _percent(value: float) -> str:
     return f"{number_format(value, 1 if 0 < value < 10 else 0)}\u00a0%"
-
-
-class AccountPaginator(_Paginator):
-    """Does not count what the overview has counted already."""
-
-    @cached_property
-    def count(self) -> int:
-        known: int | None = getattr(self.object_list, "known_count", None)
-        return super().count if known is None else known
 
 
 class AccountChangeList(ChangeList):
