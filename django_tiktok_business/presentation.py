@@ -1,6 +1,6 @@
-"""How an account looks to people: relative times, numbers, picture, badge and advice.
+"""How accounts appear to people: relative times, numbers, picture, badge and advice.
 
-Texts are translated, and what TikTok says is escaped.
+Texts are translated, and text from TikTok is escaped.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ __all__ = [
     "time_in_full",
 ]
 
-# Up to which distance a unit is used, its length in seconds, its name. The names are those of
-# Django's `timesince`, for their translations; `timesince` itself rounds down, so that a token
-# that has just been renewed would expire "in 23 hours". Functions, here and below: ngettext_lazy()
-# makes a class for each text, which takes its time when a project starts.
+# The longest distance that a unit is used for, its length in seconds, and its name. The names are
+# those of Django's `timesince`, so that its translations apply. `timesince` itself rounds down: a
+# token that was just refreshed would expire "in 23 hours". The names are functions because
+# ngettext_lazy() makes a class for each text, which slows down the start of a project.
 _UNITS: tuple[tuple[timedelta, int, Callable[[int], str]], ...] = (
     (timedelta(minutes=90), 60, lambda num: ngettext("%(num)d minute", "%(num)d minutes", num)),
     (timedelta(hours=48), 3_600, lambda num: ngettext("%(num)d hour", "%(num)d hours", num)),
@@ -62,7 +62,7 @@ def relative_time(instant: datetime) -> str:
 
 
 def time_element(instant: datetime | None, *, unknown: str | None = None) -> str:
-    """The relative time as HTML that gives the exact one on hovering."""
+    """The relative time as HTML that shows the exact time on hover."""
     if instant is None:
         return _("unknown") if unknown is None else unknown
     return format_html(
@@ -84,18 +84,18 @@ def time_in_full(instant: datetime | None, *, unknown: str | None = None) -> str
 def _exact_time(instant: datetime) -> str:
     try:
         local = timezone.localtime(instant) if timezone.is_aware(instant) else instant
-    except OverflowError:  # at the ends of the calendar, which may stand for "never" or "for ever"
+    except OverflowError:  # near datetime.min or datetime.max
         local = instant
     return f"{date_format(local, 'DATETIME_FORMAT')} {local.tzname() or ''}".rstrip()
 
 
 def format_count(value: int | None) -> str:
-    """A count with its thousands set apart; "-" when TikTok has not told."""
+    """A count with thousands separators; "-" when it is unknown."""
     return "-" if value is None else number_format(value, use_l10n=True, force_grouping=True)
 
 
 def picture(account: BusinessAccount) -> SafeString:
-    """The initials, and over them the picture: its address may have ended or be forbidden."""
+    """The initials with the picture over them: its URL may have expired or be blocked."""
     letters = [next(filter(str.isalnum, word), "") for word in account.label.split()]
     image = (
         format_html('<img src="{}" alt="" loading="lazy" referrerpolicy="no-referrer">', url)
@@ -110,7 +110,7 @@ def picture(account: BusinessAccount) -> SafeString:
 
 
 def health_badge(account: BusinessAccount) -> SafeString:
-    """What `BusinessAccount.health` says, in words and in a colour."""
+    """`BusinessAccount.health` as a coloured label."""
     health = account.health
     return format_html('<span class="tiktok-badge tiktok-{}">{}</span>', health.value, health.label)
 

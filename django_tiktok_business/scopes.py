@@ -1,7 +1,7 @@
 """What each scope allows a site to do, in words for the account holder.
 
-The scopes are those of TikTok's page "Accounts API - Authorization" (doc id 1738083939371009), as
-read until 2026-11-22; the wording is ours.
+The scopes are from TikTok's page "Accounts API - Authorization" (doc id 1738083939371009), last
+checked on 2026-11-22; the wording is ours.
 """
 
 from __future__ import annotations
@@ -43,5 +43,5 @@ _MEANINGS = {
 
 
 def describe(scopes: Iterable[str]) -> list[str]:
-    """Each scope in words, in the order given; one that is not known here stands for itself."""
+    """Describe each scope, in the given order; an unknown scope stands for itself."""
     return [str(_MEANINGS.get(scope, scope)) for scope in scopes]

@@ -1,6 +1,6 @@
-"""Where the pages live below the project's ``include()``.
+"""The URLs of the pages, for the project's ``include()``.
 
-The callback's path has its trailing slash because TikTok registers no redirect URL without one
+The callback's path ends in a slash because TikTok does not register a redirect URL without one
 ("Accounts API - Authorization", doc id 1738083939371009, 2026-11-22).
 """
 

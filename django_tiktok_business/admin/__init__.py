@@ -1,4 +1,4 @@
-"""The accounts and their events in Django's admin; autodiscovery imports it."""
+"""Accounts and their events in Django's admin; autodiscovery imports this package."""
 
 from __future__ import annotations
 

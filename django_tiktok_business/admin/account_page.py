@@ -1,6 +1,6 @@
 """What the admin's page of one account shows beside its form.
 
-Reads only. Two queries: the metrics of the days that are drawn, and the newest events.
+It only reads, with two queries: the daily metrics in the charts, and the newest events.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from django_tiktok_business.conf import conf
 from django_tiktok_business.models.health import warning_period
 from django_tiktok_business.presentation import format_count, time_in_full
 
-from . import charts as charts_module
+from .charts import draw_bar, draw_columns, draw_line
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 __all__ = ["AccountPage"]
 
-DAYS_DRAWN = 60
+CHART_DAYS = 60
 EVENTS_SHOWN = 20
 COUNTRIES_SHOWN = 8
 
-# A week ago, or as soon before it as there is a figure.
+# Changes are since a week ago, or since the latest day before that with a value.
 WEEK_DAYS, LONGEST_WEEK_DAYS = 7, 14
-_DRAWN = (
+_CHARTS = (
     ("followers_count", gettext_lazy("Followers")),
     ("video_views", gettext_lazy("Video views")),
     ("profile_views", gettext_lazy("Profile views")),
@@ -60,7 +60,7 @@ _GENDERS = {
 
 @dataclass(frozen=True)
 class Number:
-    """A total of the account and what has become of it within a week, "" when that is unknown."""
+    """A total of the account and its change within a week, "" when that is unknown."""
 
     name: str
     label: str
@@ -71,7 +71,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture, and for those who see it what it begins, ends and lies between."""
+    """A chart as SVG, and the captions beside it."""
 
     title: str
     picture: SafeString
@@ -83,7 +83,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class AudienceShare:
-    """A group of the audience: its name, which is untrusted, its share in words and as a bar."""
+    """A group of the audience, whose name is untrusted, and its share."""
 
     name: str
     percentage: str
@@ -92,10 +92,10 @@ class AudienceShare:
 
 @dataclass(frozen=True)
 class TokenLifetime:
-    """How much of a token's life is left, as a bar and in words."""
+    """How much of a token's lifetime is left, as a bar and in words."""
 
     title: str
-    bar: str  # "" when nobody knows how long it is
+    bar: str  # "" when the length is unknown
     words: str
 
 
@@ -107,14 +107,14 @@ class Permission:
 
 
 class AccountPage:
-    """What there is to show of ``account``; each part is worked out when the template asks."""
+    """What the page shows of ``account``; each panel is computed when the template asks for it."""
 
     def __init__(self, account: BusinessAccount) -> None:
         self.account = account
         self._today = datetime.now(UTC).date()
-        first = self._today - timedelta(days=DAYS_DRAWN)
+        first_day = self._today - timedelta(days=CHART_DAYS)
         self._days: dict[date, DailyMetrics] = {
-            row.date: row for row in account.daily_metrics.filter(date__gte=first)
+            row.date: row for row in account.daily_metrics.filter(date__gte=first_day)
         }
 
     # Numbers
@@ -141,23 +141,23 @@ class AccountPage:
                 return value
         return None
 
-    # Figures by day
+    # Daily metrics
 
     def charts(self) -> list[Chart]:
-        """What has at least one figure."""
-        drawn = []
-        for name, title in _DRAWN:
+        """A chart for each metric with at least one value."""
+        charts = []
+        for name, title in _CHARTS:
             points = [(day, getattr(self._days.get(day), name, None)) for day in self._span()]
-            told = [value for _day, value in points if value is not None]
-            if told:
-                extent = f"{format_count(min(told))} \N{EN DASH} {format_count(max(told))}"
+            known = [value for _day, value in points if value is not None]
+            if known:
+                extent = f"{format_count(min(known))} \N{EN DASH} {format_count(max(known))}"
                 days = [date_format(day, "SHORT_DATE_FORMAT") for day, _value in points]
-                picture = charts_module.line(f"tiktok-{name}", title, points, format_count)
+                picture = draw_line(f"tiktok-{name}", title, points, format_count)
                 chart = Chart(
-                    str(title), picture, format_count(told[-1]), extent, days[0], days[-1]
+                    str(title), picture, format_count(known[-1]), extent, days[0], days[-1]
                 )
-                drawn.append(chart)
-        return drawn
+                charts.append(chart)
+        return charts
 
     def _span(self) -> list[date]:
         """The days up to yesterday, from the first that has a row."""
@@ -166,15 +166,18 @@ class AccountPage:
         return [self._today - timedelta(days=days) for days in range(count, 0, -1)]
 
     def table(self) -> tuple[list[str], list[tuple[str, list[str]]]]:
-        """What the charts show: headings, and for each day its date and figures, newest first."""
+        """The charts as a table: headings, then date and values of each day, newest first."""
         rows = [
             (
                 date_format(day, "SHORT_DATE_FORMAT"),
-                [format_count(getattr(self._days.get(day), name, None)) for name, _title in _DRAWN],
+                [
+                    format_count(getattr(self._days.get(day), name, None))
+                    for name, _title in _CHARTS
+                ],
             )
             for day in reversed(self._span())
         ]
-        return [str(title) for _name, title in _DRAWN], rows
+        return [str(title) for _name, title in _CHARTS], rows
 
     # Audience
 
@@ -184,20 +187,22 @@ class AccountPage:
             ("genders", _("By gender"), None),
             ("ages", _("By age"), None),
         )
-        told = self.account.audience if isinstance(self.account.audience, dict) else {}
-        parts = [(title, _audience_shares(told.get(name), most)) for name, title, most in groups]
-        return [(title, found) for title, found in parts if found]
+        audience = self.account.audience if isinstance(self.account.audience, dict) else {}
+        titled = [
+            (title, _audience_shares(audience.get(name), most)) for name, title, most in groups
+        ]
+        return [(title, shares) for title, shares in titled if shares]
 
     def hours(self) -> SafeString | None:
-        """When the audience is active, by the newest day that says so."""
+        """When the audience is active, from the newest day with such data."""
         for day in sorted(self._days, reverse=True):
             counts = self._days[day].audience_activity
             if _are_counts(counts):
                 title = _("Active followers by hour (UTC)")
-                return charts_module.columns("tiktok-hours", title, counts, format_count)
+                return draw_columns("tiktok-hours", title, counts, format_count)
         return None
 
-    # Lives of the tokens
+    # Token lifetimes
 
     def lives(self) -> list[TokenLifetime]:
         account = self.account
@@ -246,25 +251,23 @@ class AccountPage:
     # Events
 
     def events(self) -> QuerySet[ConnectionEvent]:
-        """The newest ones."""
+        """The newest events."""
         return self.account.events.order_by("-last_at", "-pk")[:EVENTS_SHOWN]
 
 
 def _token_lifetime(
     title: str, begin: datetime | None, end: datetime | None, margin: timedelta
 ) -> TokenLifetime:
-    """``margin`` before the end something is due: the mark on the bar."""
+    """The lifetime with a mark on its bar at ``margin`` before the end, when action is due."""
     if begin is None or end is None or end <= begin:
         return TokenLifetime(title, "", time_in_full(end))
     length = end - begin
     left = (end - timezone.now()) / length
-    return TokenLifetime(
-        title, charts_module.share(left, min(margin / length, 1.0)), time_in_full(end)
-    )
+    return TokenLifetime(title, draw_bar(left, min(margin / length, 1.0)), time_in_full(end))
 
 
 def _are_counts(counts: object) -> TypeGuard[list[int]]:
-    """Counts that can be drawn; as for `_parts`, anything may be there."""
+    """Whether these are counts that can be drawn; the column may hold any JSON."""
     return (
         isinstance(counts, list)
         and all(type(count) is int and 0 <= count < 2**63 for count in counts)
@@ -273,11 +276,11 @@ def _are_counts(counts: object) -> TypeGuard[list[int]]:
 
 
 def _audience_shares(shares: object, most: int | None) -> list[AudienceShare]:
-    """What the column holds may be anything: it is JSON that others may have written."""
+    """The first ``most`` shares without malformed ones; the column may hold any JSON."""
     if not isinstance(shares, list):
         return []
     return [
-        AudienceShare(str(_GENDERS.get(name, name)), f"{share:.0%}", charts_module.share(share))
+        AudienceShare(str(_GENDERS.get(name, name)), f"{share:.0%}", draw_bar(share))
         for name, share in (pair for pair in shares if isinstance(pair, list) and len(pair) == 2)
         if isinstance(name, str) and isinstance(share, float)
     ][:most]

@@ -1,8 +1,8 @@
-"""The admin of `BusinessAccount`: list, account page and buttons.
+"""The admin of `BusinessAccount`: its URLs, the context of its pages, and the account's buttons.
 
-TikTok's data is read-only, and there is no add form: an account is added by connecting it. Every
-change but that of the owner goes through `django_tiktok_business.services`. No message and no line
-of the history holds a token.
+Data from TikTok is read-only, and there is no add form: connecting an account adds it. Every
+change except that of the owner goes through `django_tiktok_business.services`. Messages and history
+entries never contain a token.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BusinessAccountAdmin"]
 
-# Of a service, as far as an administrator can do something about them.
+# What a service raises and an administrator can act on.
 _FAILURES = (ConfigurationError, TikTokBusinessError)
 
 
@@ -49,7 +49,7 @@ else:  # not subscriptable at run time
 
 
 class AccountPaginator(_Paginator):
-    """Does not count what the overview has counted already."""
+    """Take the count from the overview where it has counted these rows already."""
 
     @cached_property
     def count(self) -> int:
@@ -60,7 +60,7 @@ class AccountPaginator(_Paginator):
 @admin.register(BusinessAccount)
 class BusinessAccountAdmin(AccountActions):
     paginator = AccountPaginator
-    show_full_result_count = False  # the overview knows it, without another query
+    show_full_result_count = False  # the overview has it without another query
 
     class Media:
         css = {"all": ("tiktok_business/admin.css",)}
@@ -71,7 +71,7 @@ class BusinessAccountAdmin(AccountActions):
     def save_model(
         self, request: HttpRequest, obj: BusinessAccount, form: ModelForm[Any], change: bool
     ) -> None:
-        # The rest of the row may have been renewed while the form was open.
+        # Write only the edited fields: tokens may have been refreshed while the form was open.
         if form.changed_data:
             obj.save(update_fields=[*form.changed_data, "updated_at"])
 
@@ -83,7 +83,7 @@ class BusinessAccountAdmin(AccountActions):
             "sync": self.sync_view,
             "disconnect": self.disconnect_view,
         }
-        own = [
+        urls = [
             path(
                 f"<path:object_id>/{name}/",
                 self.admin_site.admin_view(view),
@@ -91,7 +91,7 @@ class BusinessAccountAdmin(AccountActions):
             )
             for name, view in views.items()
         ]
-        return [*own, *super().get_urls()]
+        return [*urls, *super().get_urls()]
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[AccountChangeList]:
         return lazy.overview.AccountChangeList
@@ -100,7 +100,7 @@ class BusinessAccountAdmin(AccountActions):
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         context = {
-            **self._connecting(request),
+            **self._connect_context(request),
             "redirect_uri": _redirect_uri(request),
             "may_see_settings": self.has_change_permission(request),
             **(extra_context or {}),
@@ -112,11 +112,11 @@ class BusinessAccountAdmin(AccountActions):
     ) -> HttpResponse:
         account: BusinessAccount = context["original"]
         is_connected = account.status != account.Status.REVOKED
-        connecting = self._connecting(request)
+        connect = self._connect_context(request)
         page_url = self._url("change", account.pk)
         context.update(
-            connecting,
-            reconnect_url=f"{connecting['connect_url']}?{urlencode({'next': page_url})}",
+            connect,
+            reconnect_url=f"{connect['connect_url']}?{urlencode({'next': page_url})}",
             account_page=lazy.account_page.AccountPage(account),
             events_url=self._events_url(request, account),
             advice=account.health.advice,
@@ -127,12 +127,12 @@ class BusinessAccountAdmin(AccountActions):
         )
         return super().render_change_form(request, context, *args, **kwargs)
 
-    def _connecting(self, request: HttpRequest) -> dict[str, Any]:
-        """What the templates need for a button that connects."""
+    def _connect_context(self, request: HttpRequest) -> dict[str, Any]:
+        """The template context for a button that connects an account."""
         try:
             permission = conf.CONNECT_PERMISSION
             may_connect = permission is None or request.user.has_perm(permission)
-        except ConfigurationError:  # which the checks report
+        except ConfigurationError:  # the system checks report it
             may_connect = False
         try:
             connect_url = reverse("tiktok_business:connect")
@@ -141,12 +141,12 @@ class BusinessAccountAdmin(AccountActions):
         return {
             "may_connect": may_connect,
             "connect_url": connect_url,
-            # The callback view puts the primary key of the connected account in.
+            # The callback view replaces the placeholder with the connected account's key.
             "connect_next": self._url("change", "__pk__"),
         }
 
     def _events_url(self, request: HttpRequest, account: BusinessAccount) -> str:
-        """The account's events in the list of all, "" for who may not see that."""
+        """The URL of the account's events; "" for users who may not view events."""
         events = self.admin_site._registry.get(ConnectionEvent)
         if events is None or not events.has_view_permission(request):
             return ""
@@ -156,11 +156,11 @@ class BusinessAccountAdmin(AccountActions):
         )
         return f"{url}?account__id__exact={account.pk}"
 
-    # Buttons of one account
+    # Buttons on the account page
 
     @method_decorator(require_POST)
     def refresh_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        account = self._permitted(request, object_id, self.has_change_permission)
+        account = self._get_permitted(request, object_id, self.has_change_permission)
         try:
             lazy.services.refresh_account(account)
         except _FAILURES as error:
@@ -172,7 +172,7 @@ class BusinessAccountAdmin(AccountActions):
 
     @method_decorator(require_POST)
     def sync_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        account = self._permitted(request, object_id, self.has_change_permission)
+        account = self._get_permitted(request, object_id, self.has_change_permission)
         try:
             lazy.services.sync_profile(account)
         except _FAILURES as error:
@@ -184,15 +184,19 @@ class BusinessAccountAdmin(AccountActions):
 
     @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))
     def disconnect_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        account = self._permitted(request, object_id, self.has_delete_permission)
+        account = self._get_permitted(request, object_id, self.has_delete_permission)
         if request.method == "POST":
-            self._disconnect_or_say(request, [account])
+            self._report_already_disconnected(request, [account])
+            self._disconnect(request, [account])
             return self._to_account(request, account)
         return self._disconnect_page(request, [account], {}, self._url("change", account.pk))
 
 
 def _redirect_uri(request: HttpRequest) -> str:
-    """What has to be registered with TikTok; "" while the page is missing, or the setting wrong."""
+    """The redirect URL to register with TikTok; "" while it is unknown.
+
+    That is while the project does not include our URLs or REDIRECT_URI is invalid.
+    """
     try:
         return conf.REDIRECT_URI or request.build_absolute_uri(reverse("tiktok_business:callback"))
     except (ConfigurationError, NoReverseMatch):

@@ -1,6 +1,6 @@
-"""Bulk actions of the accounts list, and ending connections, one or many.
+"""The bulk actions of the account list, and disconnecting and deleting accounts.
 
-Every change goes through `django_tiktok_business.services`; each message says what became of it.
+Every change goes through `django_tiktok_business.services`; messages report the result.
 """
 
 from __future__ import annotations
@@ -29,11 +29,7 @@ from django_tiktok_business.presentation import explanation
 
 from . import lazy
 from .columns import AccountColumns
-from .messages import (
-    describe_failure,
-    describe_report,
-    describe_untried,
-)
+from .messages import describe_failure, describe_report, describe_untried
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -45,10 +41,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ACCOUNTS_PER_ACTION", "AccountActions"]
 
-ACCOUNTS_PER_ACTION = 200  # more would outlast what web servers grant to one request
-REASONS_SHOWN = 5  # how many failures of a bulk action are told one by one
+ACCOUNTS_PER_ACTION = 200  # more would exceed the request time-out of common web servers
+REASONS_SHOWN = 5  # failures of a bulk action that get a message of their own
 
-# What goes with an account when it is deleted.
+# Models whose rows are deleted together with an account.
 _RECORDS: tuple[type[Model], ...] = (ConnectionEvent, DailyMetrics, Notice)
 _UNCONFIRMED = gettext_lazy(
     "%(account)s is disconnected here, but TikTok did not confirm it: %(reason)s To be sure, its "
@@ -57,12 +53,12 @@ _UNCONFIRMED = gettext_lazy(
 
 
 class AccountActions(AccountColumns):
-    """The bulk actions of the list, and the ways to end a connection."""
+    """Bulk actions, disconnecting and deleting."""
 
     actions = ("refresh_selected", "sync_selected", "disconnect_selected", "delete_selected")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[BusinessAccount]:
-        """Where they are written, for what changes them: a replica may be behind."""
+        """Read from the primary database for anything that changes rows: a replica may lag."""
         accounts = super().get_queryset(request)
         if request.method in ("GET", "HEAD"):
             return accounts
@@ -79,7 +75,7 @@ class AccountActions(AccountColumns):
         )
         return HttpResponseRedirect(url)
 
-    def _permitted(
+    def _get_permitted(
         self,
         request: HttpRequest,
         object_id: str,
@@ -128,7 +124,7 @@ class AccountActions(AccountColumns):
         for level, text in describe_report(report, len(accounts)):
             self.message_user(request, text, level)
         failures = [describe_failure(failure) for failure in report.failures]
-        self._tell(request, messages.WARNING, failures)
+        self._add_messages(request, messages.WARNING, failures)
 
     @admin.action(
         description=gettext_lazy("Sync the profiles of selected accounts"), permissions=["change"]
@@ -152,7 +148,7 @@ class AccountActions(AccountColumns):
             for account, error in attempts
             if error is not None
         ]
-        self._tell(request, messages.ERROR, failures)
+        self._add_messages(request, messages.ERROR, failures)
         for level, text in describe_untried(len(accounts) - len(attempts)):
             self.message_user(request, text, level)
 
@@ -162,7 +158,8 @@ class AccountActions(AccountColumns):
     ) -> HttpResponse | None:
         accounts = self._selected(request, queryset, self.has_delete_permission)
         if request.POST.get("post"):
-            self._disconnect_or_say(request, accounts)
+            self._report_already_disconnected(request, accounts)
+            self._disconnect(request, accounts)
             return None
         if not accounts:
             return None
@@ -187,7 +184,7 @@ class AccountActions(AccountColumns):
         queryset: QuerySet[BusinessAccount],
         has_permission: Callable[[HttpRequest, BusinessAccount], bool],
     ) -> list[BusinessAccount]:
-        """The accounts to act on; none, and a message, when they are too many for one request."""
+        """The accounts to act on; none, with a message, when there are too many for one request."""
         accounts = list(queryset[: ACCOUNTS_PER_ACTION + 1])
         if not all(has_permission(request, account) for account in accounts):
             raise PermissionDenied
@@ -200,15 +197,15 @@ class AccountActions(AccountColumns):
         self.message_user(request, text % {"count": ACCOUNTS_PER_ACTION}, messages.ERROR)
         return []
 
-    # Ending connections
+    # Disconnecting and deleting
 
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        # Here and not in delete_model(): that runs in a transaction, which would stay open, and on
-        # SQLite keep all others from writing, while TikTok is asked.
+        # Not in delete_model(): it runs in a transaction, which would stay open during the call to
+        # TikTok and, on SQLite, block every other writer.
         if request.POST and TO_FIELD_VAR not in {**request.GET.dict(), **request.POST.dict()}:
-            account = self._permitted(request, object_id, self.has_delete_permission)
+            account = self._get_permitted(request, object_id, self.has_delete_permission)
             if self._is_deletable(request, [account]) and not self._disconnect(request, [account]):
                 return self._to_account(request, account)
         return super().delete_view(request, object_id, extra_context)
@@ -222,10 +219,11 @@ class AccountActions(AccountColumns):
         super().delete_queryset(request, queryset)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """Without figures, events and notices: there are hundreds, and they need no permission."""
+        """Leave out metrics, events and notices: hundreds of rows that need no permission."""
         site: Any = _WithoutRecords(self.admin_site)
         to_delete, *rest = get_deleted_objects(objs, request, site)
-        # By name, since the lines are text; unless a model of the project's has the same.
+        # The lines are text, so match them by model name, unless the project has a model of the
+        # same name.
         others = {str(m._meta.verbose_name) for m in apps.get_models() if m not in _RECORDS}
         names = {str(model._meta.verbose_name) for model in _RECORDS} - others
         return (_without(to_delete, tuple(f"{capfirst(name)}: " for name in names)), *rest)
@@ -237,7 +235,7 @@ class AccountActions(AccountColumns):
     def _disconnect(
         self, request: HttpRequest, accounts: Sequence[BusinessAccount]
     ) -> list[BusinessAccount]:
-        """End the connections, say what TikTok said to it, and return the accounts without one."""
+        """Disconnect accounts, report TikTok's answers, and return the disconnected accounts."""
         revoked = BusinessAccount.Status.REVOKED
         connected = [account for account in accounts if account.status != revoked]
         attempts = lazy.bulk.one_by_one(connected, lazy.services.disconnect_account)
@@ -264,24 +262,26 @@ class AccountActions(AccountColumns):
                 len(confirmed),
             )
             self.message_user(request, text % {"count": len(confirmed)}, messages.SUCCESS)
-        self._tell(request, messages.WARNING, unconfirmed)
-        self._tell(request, messages.ERROR, failed)
+        self._add_messages(request, messages.WARNING, unconfirmed)
+        self._add_messages(request, messages.ERROR, failed)
         for level, text in describe_untried(len(connected) - len(attempts)):
             self.message_user(request, text, level)
         return [account for account in accounts if account.status == revoked]
 
-    def _disconnect_or_say(self, request: HttpRequest, accounts: Sequence[BusinessAccount]) -> None:
-        is_revoked = [account.status == account.Status.REVOKED for account in accounts]
-        if any(is_revoked):
+    def _report_already_disconnected(
+        self, request: HttpRequest, accounts: Sequence[BusinessAccount]
+    ) -> None:
+        count = sum(account.status == account.Status.REVOKED for account in accounts)
+        if count:
             text = ngettext(
                 "%(count)d account was disconnected already.",
                 "%(count)d accounts were disconnected already.",
-                sum(is_revoked),
+                count,
             )
-            self.message_user(request, text % {"count": sum(is_revoked)}, messages.INFO)
-        self._disconnect(request, accounts)
+            self.message_user(request, text % {"count": count}, messages.INFO)
 
-    def _tell(self, request: HttpRequest, level: int, texts: Sequence[str]) -> None:
+    def _add_messages(self, request: HttpRequest, level: int, texts: Sequence[str]) -> None:
+        """Add a message per text, up to REASONS_SHOWN, and count the rest."""
         for text in texts[:REASONS_SHOWN]:
             self.message_user(request, text, level)
         if (more := len(texts) - REASONS_SHOWN) > 0:
@@ -290,7 +290,7 @@ class AccountActions(AccountColumns):
 
 
 class _WithoutRecords:
-    """An admin site that does not know what goes with an account, and asks no permission for it."""
+    """The admin site as if `_RECORDS` were not registered, so they need no delete permission."""
 
     def __init__(self, site: AdminSite) -> None:
         self._site = site
@@ -302,18 +302,18 @@ class _WithoutRecords:
         return getattr(self._site, name)
 
 
-def _without(listed: list[Any], starts: tuple[str, ...]) -> list[Any]:
-    """The nested list of a delete page without the lines that begin like this."""
+def _without(lines: list[Any], prefixes: tuple[str, ...]) -> list[Any]:
+    """The nested list of a delete page without the lines that begin with a prefix."""
     kept = [
-        _without(item, starts) if isinstance(item, list) else item
-        for item in listed
-        if isinstance(item, list) or not str(item).startswith(starts)
+        _without(line, prefixes) if isinstance(line, list) else line
+        for line in lines
+        if isinstance(line, list) or not str(line).startswith(prefixes)
     ]
-    return [item for item in kept if item != []]
+    return [line for line in kept if line != []]
 
 
 def _revoke_before_delete(accounts: Iterable[BusinessAccount]) -> None:
-    """For callers other than our pages, which have done and told it already."""
+    """Disconnect what is still connected: our own pages have done so, other code may not."""
     for account in accounts:
         if account.status != account.Status.REVOKED:
             lazy.services.disconnect_account(account)

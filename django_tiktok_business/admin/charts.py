@@ -1,7 +1,7 @@
-"""Draw charts as SVG on the server, without script, style or colour of their own.
+"""Draw charts as SVG on the server, without scripts or inline styles.
 
-Colours and sizes come from the style sheet, by class. Each chart has a title and says in words what
-it shows; the numbers are in a table beside it.
+The style sheet sets colours and sizes by class. Each chart has a title and a description in words;
+a table beside it has the numbers.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
 
 
-__all__ = ["columns", "line", "share"]
+__all__ = ["draw_bar", "draw_columns", "draw_line"]
 
-WIDTH, HEIGHT = 360, 120  # units of the pictures; they are scaled to the room there is
-EDGE = 6  # room for the ends of a line, which is as thick as that
+WIDTH, HEIGHT = 360, 120  # in SVG units; the picture scales to its container
+EDGE = 6  # margin, so that the ends of a thick line are not cut off
 Point = tuple["date", int | None]
 
 
-def line(
-    name: str, title: StrOrPromise, points: Sequence[Point], told: Callable[[int], str]
+def draw_line(
+    name: str, title: StrOrPromise, points: Sequence[Point], format_value: Callable[[int], str]
 ) -> SafeString:
-    """A line through the days that have a figure; the others are gaps.
+    """Draw a line through the days that have a value, with gaps for the others.
 
-    ``points`` are consecutive days; at least one has a figure. ``name`` is an id for the page,
-    ``told`` writes a figure for people.
+    ``points`` are consecutive days, at least one of them with a value. ``name`` is an id that is
+    unique on the page; ``format_value`` formats a value for people.
     """
-    figures = [figure for _day, figure in points if figure is not None]
-    lowest, highest = min(figures), max(figures)
-    runs: list[list[tuple[float, float]]] = [[]]  # days that follow each other
-    for number, (_day, figure) in enumerate(points):
-        if figure is None:
+    values = [value for _day, value in points if value is not None]
+    lowest, highest = min(values), max(values)
+    runs: list[list[tuple[float, float]]] = [[]]  # uninterrupted stretches
+    for number, (_day, value) in enumerate(points):
+        if value is None:
             runs.append([])
             continue
-        runs[-1].append((_place(number, len(points) - 1), _height(figure, lowest, highest)))
+        runs[-1].append((_x(number, len(points) - 1), _y(value, lowest, highest)))
     lines = format_html_join(
         "",
         '<polyline class="tiktok-line" points="{}"/>',
@@ -53,45 +53,47 @@ def line(
         '<circle class="tiktok-point" cx="{}" cy="{}" r="3"/>',
         ((f"{x:g}", f"{y:g}") for run in runs for x, y in run if len(run) == 1),
     )
-    missing = len(points) - len(figures)
+    missing = len(points) - len(values)
     description = _(
         "From %(first)s to %(last)s: lowest %(lowest)s, highest %(highest)s, last %(latest)s."
     ) % {
         "first": date_format(points[0][0], "SHORT_DATE_FORMAT"),
         "last": date_format(points[-1][0], "SHORT_DATE_FORMAT"),
-        "lowest": told(lowest),
-        "highest": told(highest),
-        "latest": told(figures[-1]),
+        "lowest": format_value(lowest),
+        "highest": format_value(highest),
+        "latest": format_value(values[-1]),
     }
     if missing:
-        description += " " + _("Days without a figure: %(count)s.") % {"count": told(missing)}
+        description += " " + _("Days without a figure: %(count)s.") % {
+            "count": format_value(missing)
+        }
     return _picture(name, title, description, format_html("{}{}", lines, dots))
 
 
-def columns(
-    name: str, title: StrOrPromise, figures: Sequence[int], told: Callable[[int], str]
+def draw_columns(
+    name: str, title: StrOrPromise, values: Sequence[int], format_value: Callable[[int], str]
 ) -> SafeString:
-    """A column for each of 24 hours, of which at least one has a figure above 0."""
-    highest = max(figures)
-    width = WIDTH / len(figures)
+    """Draw a column for each of 24 hours; at least one value is above 0."""
+    highest = max(values)
+    width = WIDTH / len(values)
     bars = format_html_join(
         "",
         '<rect class="tiktok-column" x="{}" y="{}" width="{}" height="{}"/>',
         (
             (f"{number * width + 1:g}", f"{y:g}", f"{width - 2:g}", f"{HEIGHT - y:g}")
-            for number, figure in enumerate(figures)
-            for y in [_height(figure, 0, highest)]
+            for number, value in enumerate(values)
+            for y in [_y(value, 0, highest)]
         ),
     )
     description = _("Most at %(hour)s:00 UTC, with %(highest)s.") % {
-        "hour": figures.index(highest),
-        "highest": told(highest),
+        "hour": values.index(highest),
+        "highest": format_value(highest),
     }
     return _picture(name, title, description, bars)
 
 
-def share(fraction: float, mark: float | None = None) -> SafeString:
-    """A bar that is filled from 0 to 1; ``mark`` is a place on it. The words stand beside it."""
+def draw_bar(fraction: float, mark: float | None = None) -> SafeString:
+    """Draw a bar filled to ``fraction`` (0 to 1), with a mark at ``mark``."""
     marks = (
         format_html('<rect class="tiktok-mark" x="{}" width="1" height="8"/>', f"{mark * 99:.1f}")
         if mark is not None
@@ -114,11 +116,11 @@ def _picture(name: str, title: StrOrPromise, description: str, content: SafeStri
     )
 
 
-def _place(number: int, last: int) -> float:
+def _x(number: int, last: int) -> float:
     return round(EDGE + number * (WIDTH - 2 * EDGE) / max(last, 1), 1)
 
 
-def _height(figure: int, lowest: int, highest: int) -> float:
-    """Downwards, as SVG counts; what never changes lies in the middle."""
-    part = (figure - lowest) / (highest - lowest) if highest > lowest else 0.5
-    return round(HEIGHT - EDGE - part * (HEIGHT - 2 * EDGE), 1)
+def _y(value: int, lowest: int, highest: int) -> float:
+    """The vertical position, which SVG counts from the top; constant values lie in the middle."""
+    ratio = (value - lowest) / (highest - lowest) if highest > lowest else 0.5
+    return round(HEIGHT - EDGE - ratio * (HEIGHT - 2 * EDGE), 1)

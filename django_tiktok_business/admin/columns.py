@@ -1,6 +1,6 @@
-"""The columns and fields that the admin shows of an account.
+"""The columns and fields of an account in the admin.
 
-No token, claim or version is shown, loaded into a form, searched or filtered by.
+Tokens, claims and versions are never shown, put into a form, searched or filtered by.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ __all__ = ["AccountColumns"]
 class _AccountColumn:
     """Picture, name and handle in one cell of the list.
 
-    With links of its own, because the one that the admin puts around a whole cell leaves no room
-    for the link to TikTok. ``filters`` lead back to the same choice of accounts. Compared by
-    value: the list asks for its columns twice.
+    It makes its own links: the admin would wrap the whole cell in one link and leave no room for
+    the link to TikTok. ``filters`` lead back to the same filtered list. Instances compare by value,
+    because the admin asks for the columns twice.
     """
 
     model_admin: AccountColumns
@@ -61,7 +61,7 @@ class _AccountColumn:
 
     @cached_property
     def _url(self) -> tuple[str, str]:
-        """What stands before and behind the primary key: to find it for each row takes long."""
+        """The URL before and after the primary key; reversing it for each row would be slow."""
         opts = self.model_admin.opts
         page = reverse(
             f"admin:{opts.app_label}_{opts.model_name}_change",
@@ -69,25 +69,25 @@ class _AccountColumn:
             current_app=self.model_admin.admin_site.name,
         )
         url = add_preserved_filters({"opts": opts, "preserved_filters": self.filters}, page)
-        before, _pk, behind = url.partition("__pk__")
-        return before, behind
+        before, _pk, after = url.partition("__pk__")
+        return before, after
 
     def __call__(self, account: BusinessAccount) -> str:
-        before, behind = self._url
+        before, after = self._url
         return format_html(
             '<span class="tiktok-account">{}<span><a href="{}{}{}"><bdi>{}</bdi></a>{}</span>'
             "</span>",
             picture(account),
             before,
             account.pk,
-            behind,
+            after,
             account.label,
             _handle(account),
         )
 
 
 def _handle(account: BusinessAccount) -> str:
-    """The handle, or just "profile", as a link to TikTok; "" when there is nothing to link to."""
+    """A link to TikTok named by the handle, or "profile" without one; "" without a link."""
     if not account.profile_link:
         return ""
     return format_html(
@@ -101,7 +101,7 @@ def _handle(account: BusinessAccount) -> str:
 def _column(
     field: str, show: Callable[[Any], str], description: Any = None
 ) -> Callable[[Any, BusinessAccount], str]:
-    """A column for the model's ``field``, named and sorted as the field is."""
+    """A column that shows the model's ``field``, with its name and its order."""
     name = BusinessAccount._meta.get_field(field).verbose_name  # type: ignore[union-attr]
 
     @admin.display(description=description or name, ordering=field)
@@ -114,6 +114,7 @@ def _column(
 def _expiry_column(
     field: str, show: Callable[..., str], description: Any = None
 ) -> Callable[[Any, BusinessAccount], str]:
+    """A column for an expiry time, which a disconnected account does not have."""
     name = BusinessAccount._meta.get_field(field).verbose_name  # type: ignore[union-attr]
 
     @admin.display(description=description or name, ordering=field)
@@ -129,12 +130,12 @@ def _time_or_never(instant: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    # Not localized: codes and ids are no quantities.
+    # Not localized: codes and ids are not quantities.
     return "-" if value in (None, "") else str(value)
 
 
 class AccountColumns(FilterLookups):
-    """The read-only side of the admin of `BusinessAccount`."""
+    """What the admin of `BusinessAccount` shows."""
 
     list_display = (
         "account",
@@ -196,7 +197,7 @@ class AccountColumns(FilterLookups):
         return [_AccountColumn(self, filters), *self.list_display[1:]]
 
     def get_list_display_links(self, request: HttpRequest, list_display: Sequence[Any]) -> Any:
-        # In a popup the admin's own link is what hands the choice to the form behind it.
+        # In a popup the admin's own link passes the choice to the form that opened it.
         return list_display[:1] if IS_POPUP_VAR in request.GET else None
 
     @admin.display(description=gettext_lazy("account"), ordering="display_name")

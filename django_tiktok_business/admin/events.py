@@ -1,4 +1,4 @@
-"""The admin of connection events: browse, filter, and export as CSV."""
+"""The admin of `ConnectionEvent`: browse, filter and export as CSV."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ConnectionEventAdmin"]
 
-# Of an account as well: the rest, tokens among it, is not loaded.
-_SHOWN_OF_ACCOUNT = ("open_id", "app_id", "username", "display_name")
+# The only columns of the account that are loaded: tokens stay in the database.
+_ACCOUNT_FIELDS = ("open_id", "app_id", "username", "display_name")
 _HEADINGS = (
     *("account", "username", "what", "first_at", "last_at", "times", "code", "message"),
     *("request_id", "scopes"),
@@ -54,9 +54,9 @@ class ConnectionEventAdmin(FilterLookups):
         return False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ConnectionEvent]:
-        own = [field.name for field in ConnectionEvent._meta.concrete_fields]
-        of_account = [f"account__{name}" for name in _SHOWN_OF_ACCOUNT]
-        return super().get_queryset(request).only(*own, *of_account)
+        fields = [field.name for field in ConnectionEvent._meta.concrete_fields]
+        account_fields = [f"account__{name}" for name in _ACCOUNT_FIELDS]
+        return super().get_queryset(request).only(*fields, *account_fields)
 
     @admin.display(description=gettext_lazy("account"), ordering="account")
     def label(self, event: ConnectionEvent) -> str:
@@ -94,13 +94,13 @@ def _lines(events: Iterable[ConnectionEvent]) -> Iterator[str]:
 
 
 def _line(values: Iterable[Any]) -> str:
-    """A line of CSV (RFC 4180), as `csv` writes it with QUOTE_ALL, without its import."""
+    """A line of CSV with every cell quoted (RFC 4180)."""
     cells = (_cell(value).replace('"', '""') for value in values)
     return ",".join(f'"{cell}"' for cell in cells) + "\r\n"
 
 
-# Spreadsheets take a cell that begins like this for a formula. The full-width twins count in some,
-# and where ";" or a tab separates the cells of a file, one may begin behind each of them.
+# Spreadsheets take a cell that begins like this for a formula, some also with the full-width
+# characters. In a locale where ";" or a tab separates cells, a cell may begin after each of them.
 _FORMULA = re.compile(
     r"(?:^|(?<=[;\t\r\n]))"
     r"""(?=(?:[^\S\t\r\n]|["'])*[=+\-@\uff1d\uff0b\uff0d\uff20])"""
@@ -108,5 +108,5 @@ _FORMULA = re.compile(
 
 
 def _cell(value: Any) -> str:
-    """Text that no spreadsheet takes for a formula."""
+    """The value as text that no spreadsheet takes for a formula."""
     return _FORMULA.sub("'", str(value))

@@ -1,4 +1,4 @@
-"""Count what the overview shows, with one query for any number of accounts."""
+"""Count what the overview shows, in one query for any number of accounts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django.db import connections
 from django.db.models import Count, Max, Min, Q
 from django.utils import timezone
 
-from django_tiktok_business import cache as cache_module
+from django_tiktok_business import cache
 from django_tiktok_business.conf import conf
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.models.health import (
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 __all__ = ["KEPT_SECONDS", "MANY_ACCOUNTS", "Figures"]
 
-# To count 100,000 accounts takes longer than all the rest of the page: where there are so many, the
-# figures are kept for a moment, and the page says so. The list itself is always as it is.
+# Counting 100,000 accounts takes longer than the rest of the page. From this many accounts on, the
+# figures are cached for a moment, and the page says so. The list itself is never cached.
 MANY_ACCOUNTS = 10_000
 KEPT_SECONDS = 15
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What the database knows about all accounts that the list may show."""
+    """Totals over all accounts that the list may show."""
 
     counts: dict[str, int] = field(default_factory=dict)  # by `Health`
     overdue: int = 0
@@ -46,29 +46,30 @@ class Figures:
     calls_today: int = 0
 
     @classmethod
-    def of(cls, accounts: BusinessAccountQuerySet) -> Figures:
-        """Count, or take over what was counted a moment ago where the accounts are many."""
+    def cached(cls, accounts: BusinessAccountQuerySet) -> Figures:
+        """Count the accounts, or return a recent count where there are many accounts."""
         key = _cache_key(accounts)
-        kept = cache_module.cached(lambda cache: cache.get(key), otherwise=None)
+        kept = cache.cached(lambda store: store.get(key), otherwise=None)
         if isinstance(kept, dict):
-            # Of another version of this package, or of who writes to the cache.
+            # Another version of this package may have written it, or anybody else with the cache.
             with suppress(AttributeError, TypeError, ValueError):
-                return cls.unpacked(kept)
-        figures = cls.counted(accounts)
+                return cls.from_json(kept)
+        figures = cls.count(accounts)
         if figures.kept_seconds:
-            packed, seconds = figures.packed(), figures.kept_seconds
-            cache_module.cached(lambda cache: cache.set(key, packed, seconds), otherwise=None)
+            values, seconds = figures.as_json(), figures.kept_seconds
+            cache.cached(lambda store: store.set(key, values, seconds), otherwise=None)
         return figures
 
-    def packed(self) -> dict[str, Any]:
-        """In a form that every cache takes, also one that writes JSON."""
+    def as_json(self) -> dict[str, Any]:
+        """The figures as JSON values, which every cache can store."""
         return {
             name: value.isoformat() if isinstance(value, datetime) else value
             for name, value in asdict(self).items()
         }
 
     @classmethod
-    def unpacked(cls, kept: dict[str, Any]) -> Figures:
+    def from_json(cls, kept: dict[str, Any]) -> Figures:
+        """The figures that `as_json` returned; raises TypeError or ValueError for anything else."""
         values: dict[str, Any] = {
             name: datetime.fromisoformat(value) if isinstance(value, str) else value
             for name, value in kept.items()
@@ -84,20 +85,22 @@ class Figures:
             instant is None or (isinstance(instant, datetime) and instant.tzinfo)
             for instant in instants
         ):
-            raise TypeError("Somebody else has written this.")
+            raise TypeError("The cached value has other types than as_json() returns.")
         return figures
 
     @classmethod
-    def counted(cls, accounts: BusinessAccountQuerySet) -> Figures:
-        """Ask the database: one pass over the accounts, which gives a row for each health.
+    def count(cls, accounts: BusinessAccountQuerySet) -> Figures:
+        """Count in the database: one pass over the accounts, with a result row for each health.
 
-        TikTok counts calls by days in UTC and tells nobody how many are left. A counter of our own
-        would cost every call another way to the cache, which `ceiling` must not need, so what is
-        told here is the least that can be read from the rows: each account that was refreshed or
-        connected today was a call, and each profile that was synced.
+        TikTok counts calls by UTC day and does not report how many are left. A counter of our own
+        would add a cache access to every call, which the rate limiter must not depend on. So
+        ``calls_today`` is a lower bound from the rows: one call for each account refreshed or
+        connected today and one for each profile synced.
         """
         query = accounts.query
-        if query.annotations or query.distinct:  # of a project's own admin: they would be grouped
+        if (
+            query.annotations or query.distinct
+        ):  # from a project's admin; they would change the groups
             rows = BusinessAccount.objects.using(accounts.db)
             accounts = rows.filter(pk__in=accounts.order_by().values("pk"))
         now = timezone.now()
@@ -123,15 +126,15 @@ class Figures:
             )
         )
 
-        def known(name: str) -> list[datetime]:
+        def instants(name: str) -> list[datetime]:
             return [group[name] for group in groups if group[name] is not None]
 
         return cls(
             counts={group["health"]: group["accounts"] for group in groups},
             overdue=sum(group["overdue"] for group in groups),
-            next_expiry=min(known("next_expiry"), default=None),
-            last_refresh=max(known("last_refresh"), default=None),
-            next_consent_end=min(known("next_consent_end"), default=None),
+            next_expiry=min(instants("next_expiry"), default=None),
+            last_refresh=max(instants("last_refresh"), default=None),
+            next_consent_end=min(instants("next_consent_end"), default=None),
             calls_today=sum(group["refreshed"] + group["synced"] for group in groups),
         )
 
@@ -145,11 +148,12 @@ class Figures:
 
 
 def _cache_key(accounts: BusinessAccountQuerySet) -> str:
-    """Another one for other accounts, such as those of a user alone, and for other keys."""
+    """A key of its own for each selection of accounts, database and relevant setting."""
     try:
-        asked = str(accounts.order_by().without_tokens().query)
+        sql = str(accounts.order_by().without_tokens().query)
     except EmptyResultSet:
-        asked = ""
+        sql = ""
     database = connections[accounts.db].settings_dict["NAME"]
-    of = f"{accounts.db} {database} {warning_period()} {conf.usable('APP_ID', fallback='')} {asked}"
-    return f"tiktok_business:overview:1:{hashlib.sha256(of.encode()).hexdigest()}"
+    app_id = conf.usable("APP_ID", fallback="")
+    parts = f"{accounts.db} {database} {warning_period()} {app_id} {sql}"
+    return f"tiktok_business:overview:1:{hashlib.sha256(parts.encode()).hexdigest()}"

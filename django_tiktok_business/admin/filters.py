@@ -1,4 +1,4 @@
-"""What the admin's lists can be filtered by, and nothing else."""
+"""The filters of the admin's lists, and the refusal of every other lookup."""
 
 from __future__ import annotations
 
@@ -33,20 +33,21 @@ else:  # not subscriptable at run time
 
 WORDS_SEARCHED = 50
 
-# How the filters' links end; a regex would keep a process busy, and others fail on odd values.
+# The lookups that the filters link to. A regex could keep a process busy, and other lookups raise
+# on malformed values.
 _LOOKUPS = ("exact", "gte", "isempty", "isnull", "lt")
 
 
 class FilterLookups(_ModelAdmin):
-    """Its list is narrowed by what its filters' links say, not by any lookup of any column."""
+    """Allow only the lookups that the filters link to, not any lookup on any column."""
 
-    linked_lookups: tuple[str, ...] = ()  # that other pages have links with
+    linked_lookups: tuple[str, ...] = ()  # used by links on other pages
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        # Handles are written with an @ and stored without. Each word makes the query larger, and
-        # databases refuse one that is too large.
+        # People write handles with an @; they are stored without. Each word makes the query larger,
+        # and databases refuse a query that is too large.
         if len(search_term.split()) > WORDS_SEARCHED:
             return queryset.none(), False
         return super().get_search_results(request, queryset, search_term.lstrip("@"))
@@ -54,35 +55,34 @@ class FilterLookups(_ModelAdmin):
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         is_allowed = super().lookup_allowed(lookup, value, request)
         return is_allowed and (
-            (self._is_of_a_filter(lookup, request) and "\0" not in value)
-            or self._is_of_a_popup(lookup, value)
+            (self._is_filter_lookup(lookup, request) and "\0" not in value)
+            or self._is_popup_lookup(lookup, value)
         )
 
-    def _is_of_a_filter(self, lookup: str, request: HttpRequest) -> bool:
+    def _is_filter_lookup(self, lookup: str, request: HttpRequest) -> bool:
         path, _, kind = lookup.rpartition("__")
-        for each in self.get_list_filter(request):
-            name = each[0] if isinstance(each, list | tuple) else each
-            # What is no choice is filtered by its bare name, what is no field by a parameter.
-            if lookup in (name, getattr(each, "parameter_name", None)):
+        for list_filter in self.get_list_filter(request):
+            name = list_filter[0] if isinstance(list_filter, list | tuple) else list_filter
+            # Fields without choices are looked up by their bare name, other filters by parameter.
+            if lookup in (name, getattr(list_filter, "parameter_name", None)):
                 return True
-            # A filter by a relation says "owner__id__exact".
+            # A filter by a relation links to "owner__id__exact".
             if kind in _LOOKUPS and name in (path, path.rpartition("__")[0]):
                 return True
-        is_of_hierarchy = path == self.date_hierarchy and kind in ("year", "month", "day")
-        return is_of_hierarchy or lookup in self.linked_lookups
+        is_date_hierarchy = path == self.date_hierarchy and kind in ("year", "month", "day")
+        return is_date_hierarchy or lookup in self.linked_lookups
 
-    def _is_of_a_popup(self, lookup: str, value: str) -> bool:
-        """Whether a raw id field of the project's, with ``limit_choices_to``, asks for it."""
-        choices = self.opts.related_fkey_lookups
+    def _is_popup_lookup(self, lookup: str, value: str) -> bool:
+        """Whether a raw id field in the project has it in its ``limit_choices_to``."""
         return any(
             (lookup, value)
-            in url_params_from_lookup_dict(each() if callable(each) else each).items()
-            for each in choices
+            in url_params_from_lookup_dict(limit() if callable(limit) else limit).items()
+            for limit in self.opts.related_fkey_lookups
         )
 
 
 class HealthFilter(admin.SimpleListFilter):
-    """By `Health`, as far as the database can tell: see `BusinessAccountQuerySet.in_health`."""
+    """Filter by `Health`, as `BusinessAccountQuerySet.in_health` determines it in SQL."""
 
     title = gettext_lazy("health")
     parameter_name = "health"
@@ -101,7 +101,7 @@ class HealthFilter(admin.SimpleListFilter):
 
 
 class RefreshFilter(admin.SimpleListFilter):
-    """Accounts that no run of ``refresh_tokens`` has refreshed although their time has come."""
+    """Filter for overdue accounts, which ``refresh_tokens`` should have refreshed by now."""
 
     title = gettext_lazy("refresh")
     parameter_name = "refresh"
@@ -117,13 +117,13 @@ class RefreshFilter(admin.SimpleListFilter):
             raise IncorrectLookupParameters(value)
         try:
             accounts: QuerySet[Any] = queryset.overdue()  # type: ignore[attr-defined]
-        except ConfigurationError as error:  # it is not known of which app
+        except ConfigurationError as error:  # without an APP_ID nothing can be overdue
             raise IncorrectLookupParameters(value) from error
         return accounts
 
 
 class RefreshTokenFilter(admin.SimpleListFilter):
-    """By the time at which the refresh token, and with it the consent, ends."""
+    """Filter by when the refresh token, and with it the consent, ends."""
 
     title = gettext_lazy("refresh token")
     parameter_name = "refresh_token_ends"
@@ -148,21 +148,21 @@ class RefreshTokenFilter(admin.SimpleListFilter):
 
 
 class OwnerFilter(admin.RelatedOnlyFieldListFilter):
-    """By owner, offering only those who own an account; not offered when they are too many.
+    """Filter by owner, unless there are too many owners to list.
 
-    A site where every user connects an account would have a page of nothing but names. There
+    A site where every user connects an account would get a page full of names. There
     ``?owner__id__exact=`` in the URL still works.
     """
 
     most = 100
 
     def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> Any:
-        # One query, which ends at the first owner too many.
-        theirs = model_admin.get_queryset(request).order_by().filter(owner=OuterRef("pk"))
-        users = field.remote_field.model._default_manager.filter(Exists(theirs))
+        # One query, which stops at the first owner too many.
+        accounts = model_admin.get_queryset(request).order_by().filter(owner=OuterRef("pk"))
+        users = field.remote_field.model._default_manager.filter(Exists(accounts))
         owners = [(user.pk, str(user)) for user in users[: self.most + 1]]
         return sorted(owners, key=itemgetter(1)) if len(owners) <= self.most else []
 
     def has_output(self) -> bool:
-        # The admin does not apply a filter that it does not show.
+        # The admin ignores a filter that has no output.
         return super().has_output() or bool(self.used_parameters)

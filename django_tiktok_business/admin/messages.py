@@ -1,4 +1,4 @@
-"""Messages of the admin about batches of accounts."""
+"""The messages that the admin shows about a batch of accounts."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_failure", "describe_report", "describe_untried"]
 
-# By the names of RefreshReport, and "not_tried" for what the report does not count.
-_REFRESH_OUTCOMES: dict[str, tuple[int, Callable[[int], str]]] = {
+# By attribute of RefreshReport; "not_tried" is for accounts that the report does not count.
+_COUNTS: dict[str, tuple[int, Callable[[int], str]]] = {
     "refreshed": (
         messages.SUCCESS,
         lambda count: ngettext(
@@ -79,25 +79,23 @@ _STOPS = {
 
 
 def describe_report(report: RefreshReport, asked_for: int) -> list[tuple[int, str]]:
-    """What became of a batch of ``asked_for`` accounts: levels and texts of messages."""
-    counts = {
-        outcome: getattr(report, outcome) for outcome in _REFRESH_OUTCOMES if outcome != "not_tried"
-    }
+    """The levels and texts of the messages about a batch of ``asked_for`` accounts."""
+    counts = {name: getattr(report, name) for name in _COUNTS if name != "not_tried"}
     left = asked_for - sum(counts.values())
     counts["not_tried"] = 0 if report.stopped else left
-    words = [
-        (_REFRESH_OUTCOMES[outcome][0], _REFRESH_OUTCOMES[outcome][1](count) % {"count": count})
-        for outcome, count in counts.items()
-        if count
+    described = [
+        (level, text(count) % {"count": count})
+        for name, (level, text) in _COUNTS.items()
+        if (count := counts[name])
     ]
     if report.stopped:
-        words.append((messages.ERROR, str(_STOPS[report.stopped])))
-        words += describe_untried(left)
-    return words
+        described.append((messages.ERROR, str(_STOPS[report.stopped])))
+        described += describe_untried(left)
+    return described
 
 
 def describe_untried(count: int) -> list[tuple[int, str]]:
-    """What to do about accounts for which many others have left no time, or no hope."""
+    """The message about accounts that were not tried because the batch ended early."""
     text = ngettext(
         "%(count)d more account was not tried. Try it again in a while.",
         "%(count)d more accounts were not tried. Try them again in a while.",
@@ -107,6 +105,6 @@ def describe_untried(count: int) -> list[tuple[int, str]]:
 
 
 def describe_failure(failure: RefreshResult) -> str:
-    """Which account of a batch failed and why, with TikTok's code and request id."""
+    """The account that failed and why, with TikTok's code and request id."""
     error = APIError(failure.message, code=failure.code, request_id=failure.request_id)
     return f"{failure.open_id}: {error}"

@@ -1,4 +1,4 @@
-"""The header above the list of accounts: health, key numbers and the next step."""
+"""The overview above the list of accounts: health, key numbers and the next step."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 
 __all__ = ["AccountChangeList", "Overview"]
 
-_MINUTES_OF_A_DAY = 1440
-_BAR = 100.0  # width of the bar, in its own units
+_MINUTES_PER_DAY = 1440
+_BAR_WIDTH = 100.0  # in units of the SVG
 
 
 @dataclass(frozen=True)
 class NextStep:
-    """The one thing to do: how urgent it is, what it is, and which accounts it is about."""
+    """The most urgent thing to do."""
 
     level: str  # "error", "warning" or "success"
     text: str
-    query: str = ""  # of the list with these accounts
+    query: str = ""  # selects the accounts concerned in the list
 
 
 @dataclass(frozen=True)
 class Tally:
-    """How many accounts are of one health, and their part of the bar."""
+    """How many accounts have one health, and their segment of the bar."""
 
     health: Health
     count: int
@@ -56,7 +56,7 @@ class Tally:
 
 
 class Overview:
-    """The header of the list, for whoever looks at it."""
+    """The overview, as the template reads it."""
 
     def __init__(self, figures: Figures, chosen_health: str = "") -> None:
         self.figures = figures
@@ -72,9 +72,9 @@ class Overview:
 
     @cached_property
     def findings(self) -> list[CheckMessage]:
-        """What the system checks have found in the settings, the worst first; no secret is in it.
+        """The package's system check messages, the most serious first; none contains a secret.
 
-        As `tiktok_doctor` does it: what only a deployed site has to mind waits for DEBUG to be off.
+        Like `tiktok_doctor`, it runs the deployment checks only while DEBUG is off.
         """
         found = checks.run_checks(
             tags=["tiktok_business"], include_deployment_checks=not settings.DEBUG
@@ -90,11 +90,11 @@ class Overview:
 
     @cached_property
     def tallies(self) -> list[Tally]:
-        """For each health, from good to bad."""
+        """One tally for each health, from good to bad."""
         tallies, begin = [], 0.0
         for health in reversed(Health):
             count = self.figures.counts.get(health, 0)
-            width = _BAR * count / self.total if self.total else 0.0
+            width = _BAR_WIDTH * count / self.total if self.total else 0.0
             tallies.append(
                 Tally(
                     *(health, count, f"{begin:.3f}", f"{width:.3f}"),
@@ -138,12 +138,12 @@ class Overview:
 
     @property
     def calls_a_day(self) -> int:
-        """What a day allows; 0 when REQUESTS_PER_MINUTE sets no ceiling.
+        """How many calls a day REQUESTS_PER_MINUTE allows; 0 without a rate limit.
 
-        Its default makes the 864,000 calls a day of TikTok's basic level ("Rate limits", TikTok API
-        for Business, 2026-08-13).
+        The default equals the 864,000 calls a day of TikTok's basic level ("Rate limits", TikTok
+        API for Business, 2026-08-13).
         """
-        return int(conf.usable("REQUESTS_PER_MINUTE", fallback=0)) * _MINUTES_OF_A_DAY
+        return int(conf.usable("REQUESTS_PER_MINUTE", fallback=0)) * _MINUTES_PER_DAY
 
     @property
     def calls_a_day_shown(self) -> str:
@@ -151,9 +151,9 @@ class Overview:
 
     @property
     def calls_share(self) -> str:
-        """How long the bar of today's calls is; what there is can be seen, however little."""
-        least = 1 if self.figures.calls_today else 0
-        return f"{min(max(self._calls_in_percent, least), 100):.3f}"
+        """The width of the bar of today's calls in percent; any call at all makes it visible."""
+        minimum = 1 if self.figures.calls_today else 0
+        return f"{min(max(self._calls_in_percent, minimum), 100):.3f}"
 
     @property
     def calls_percent(self) -> str:
@@ -179,14 +179,14 @@ class Overview:
                 "into ENCRYPTION_KEYS, or have them connected again.",
                 count,
             )
-            return _about(count, text, Health.UNDECRYPTABLE, "error")
+            return _step_about(count, text, Health.UNDECRYPTABLE, "error")
         if count := counts.get(Health.RECONNECT_NEEDED, 0):
             text = ngettext(
                 "%(count)s account needs reconnecting.",
                 "%(count)s accounts need reconnecting.",
                 count,
             )
-            return _about(count, text, Health.RECONNECT_NEEDED, "error")
+            return _step_about(count, text, Health.RECONNECT_NEEDED, "error")
         if count := self.figures.overdue:
             text = ngettext(
                 "%(count)s access token ended over an hour ago: “manage.py refresh_tokens” has "
@@ -196,9 +196,10 @@ class Overview:
                 count,
             )
             return NextStep("error", text % {"count": format_count(count)}, "?refresh=overdue")
-        return self._next_without_haste()
+        return self._less_urgent_step
 
-    def _next_without_haste(self) -> NextStep:
+    @property
+    def _less_urgent_step(self) -> NextStep:
         counts = self.figures.counts
         if count := counts.get(Health.EXPIRES_SOON, 0):
             text = ngettext(
@@ -206,18 +207,18 @@ class Overview:
                 "The yearly consent of %(count)s accounts ends soon: have them reconnected before.",
                 count,
             )
-            return _about(count, text, Health.EXPIRES_SOON, "warning")
+            return _step_about(count, text, Health.EXPIRES_SOON, "warning")
         if count := counts.get(Health.RETRYING, 0):
             text = ngettext(
                 "%(count)s account could not be refreshed and is tried again by itself.",
                 "%(count)s accounts could not be refreshed and are tried again by themselves.",
                 count,
             )
-            return _about(count, text, Health.RETRYING, "warning")
+            return _step_about(count, text, Health.RETRYING, "warning")
         return NextStep("success", _("Nothing to do."))
 
 
-def _about(count: int, text: str, health: Health, level: str) -> NextStep:
+def _step_about(count: int, text: str, health: Health, level: str) -> NextStep:
     return NextStep(level, text % {"count": format_count(count)}, f"?health={health.value}")
 
 
@@ -226,14 +227,14 @@ def _percent(value: float) -> str:
 
 
 class AccountChangeList(ChangeList):
-    """The list without tokens, and with an overview where people look at it: not in a popup."""
+    """The list, loaded without tokens, with an overview unless it is a popup."""
 
     overview: Overview | None = None
 
     def get_results(self, request: HttpRequest) -> None:
         if request.method in ("GET", "HEAD") and not self.is_popup:
             root: Any = self.root_queryset
-            figures = Figures.of(root)
+            figures = Figures.cached(root)
             self.overview = Overview(figures, self.params.get("health", ""))
             queryset: Any = self.queryset
             if queryset.query.where == root.query.where:
@@ -241,7 +242,7 @@ class AccountChangeList(ChangeList):
         super().get_results(request)
         self.result_list = self.result_list.without_tokens()
         if self.overview is not None:
-            # Known at no cost, so it is told although the admin was told not to count for it.
+            # The overview has the count at no cost, so show it in spite of the ModelAdmin's option.
             self.show_full_result_count = True
             self.full_result_count = self.overview.total
             self.show_admin_actions = self.overview.total > 0

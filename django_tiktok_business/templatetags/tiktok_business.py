@@ -1,4 +1,4 @@
-"""``{% load tiktok_business %}``: a button to connect, and an account's picture, on any page."""
+"""``{% load tiktok_business %}``: a connect button and an account's picture on any page."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ register = template.Library()
 
 
 @register.inclusion_tag("tiktok_business/connect_button.html", takes_context=True)
-def connect_tiktok(context: Context, label: str = "", next: Any = "") -> dict[str, Any]:  # noqa: A002 -- as the view calls it
-    """A button to connect an account; nothing for who may not.
+def connect_tiktok(context: Context, label: str = "", next: Any = "") -> dict[str, Any]:  # noqa: A002 -- the name of the view's parameter
+    """A button that connects an account; nothing for users without the permission.
 
-    Who is not logged in, or not known here, gets a link to the page that asks: it has people log in
-    and looks at their permission. So does everybody where the context has no CSRF token for a form.
+    Visitors who are not logged in, or whom the context does not name, get a link to the confirm
+    page, which asks for a login and checks the permission. So does everybody where the context has
+    no CSRF token for a form.
     """
     user = _user(context)
     is_known = user is not None and user.is_authenticated
@@ -37,12 +38,12 @@ def connect_tiktok(context: Context, label: str = "", next: Any = "") -> dict[st
 
 @register.simple_tag
 def tiktok_avatar(account: Any) -> str:
-    """The account's picture over its initials; nothing where there is no account."""
+    """The account's picture over its initials; nothing without an account."""
     return presentation.picture(account) if isinstance(account, BusinessAccount) else ""
 
 
 def _user(context: Context) -> Any:
-    # A RequestContext knows its request also where no context processor tells the template of it.
+    # A RequestContext has its request even without the context processor for templates.
     request = getattr(context, "request", None) or context.get("request")
     return getattr(request, "user", None) or context.get("user")
 

@@ -15,7 +15,7 @@ FIRST = date(2026, 11, 20)
 
 def drawn(*figures: int | None) -> str:
     points = [(FIRST + timedelta(days=number), figure) for number, figure in enumerate(figures)]
-    return charts.line("views", "Video <views>", points, "{:,}".format)
+    return charts.draw_line("views", "Video <views>", points, "{:,}".format)
 
 
 def words(picture: str) -> tuple[str, str]:
@@ -63,7 +63,7 @@ def test_line_is_told_in_words() -> None:
 def test_columns_are_as_high_as_their_figures() -> None:
     figures = [0] * 23 + [50]
     figures[12] = 100
-    picture = charts.columns("hours", "By hour", figures, str)
+    picture = charts.draw_columns("hours", "By hour", figures, str)
     heights = [float(height) for height in re.findall(r'height="([\d.]+)"/>', picture)]
     assert len(heights) == 24
     assert heights[12] > heights[23] > heights[0] == charts.EDGE
@@ -74,9 +74,9 @@ def test_columns_are_as_high_as_their_figures() -> None:
     ("fraction", "width"), [(0.25, "25.0"), (-1, "0.0"), (7, "100.0"), (1, "100.0")]
 )
 def test_share_is_a_bar_that_never_leaves_its_frame(fraction: float, width: str) -> None:
-    assert f'<rect class="tiktok-filled" width="{width}" height="8"/>' in charts.share(fraction)
+    assert f'<rect class="tiktok-filled" width="{width}" height="8"/>' in charts.draw_bar(fraction)
 
 
 def test_share_can_be_marked() -> None:
-    assert "tiktok-mark" not in charts.share(0.5)
-    assert '<rect class="tiktok-mark" x="24.8"' in charts.share(0.5, 0.25)
+    assert "tiktok-mark" not in charts.draw_bar(0.5)
+    assert '<rect class="tiktok-mark" x="24.8"' in charts.draw_bar(0.5, 0.25)

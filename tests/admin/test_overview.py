@@ -578,17 +578,17 @@ def test_figures_that_somebody_else_kept_are_counted_again(
     root: Client, kept: dict[str, Any]
 ) -> None:
     one_of_each()
-    figures = Figures.counted(rows.all())
+    figures = Figures.count(rows.all())
     cache.set(_cache_key(rows.all()), kept)
-    assert Figures.of(rows.all()).counts == figures.counts
+    assert Figures.cached(rows.all()).counts == figures.counts
 
 
 def test_figures_can_be_kept_as_json(root: Client) -> None:
     one_of_each()
     rows.update(last_refreshed_at=timezone.now())
-    figures = Figures.counted(rows.all())
+    figures = Figures.count(rows.all())
     assert figures.last_refresh is not None
-    assert Figures.unpacked(json.loads(json.dumps(figures.packed()))) == figures
+    assert Figures.from_json(json.loads(json.dumps(figures.as_json()))) == figures
 
 
 def test_figures_of_fewer_accounts_are_always_as_they_are(root: Client) -> None:
