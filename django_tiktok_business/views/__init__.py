@@ -1,11 +1,11 @@
-"""The pages: connect, callback, disconnect, and the accounts a user may see.
+"""The pages: connect, callback, disconnect, and the accounts that a user may see.
 
-To change who may connect, which redirect URL is used, which accounts are shown or where a visitor
-ends, override the ``get_*`` and ``has_*`` hooks in subclasses and route these under the same names,
-in a URLconf with ``app_name = "tiktok_business"``. The hooks of `ConnectPermissionMixin` serve four
-views, and ``get_queryset`` two: put an override of them into a mixin of your own.
+Override the ``get_*`` and ``has_*`` hooks in subclasses to change who may connect, the redirect
+URL, which accounts are shown or where users end up. Route the subclasses under the same names in a
+URLconf with ``app_name = "tiktok_business"``. Four views use the hooks of `ConnectPermissionMixin`
+and two use ``get_queryset``: override these in a mixin of your own.
 
-In ``next`` the path may hold ``__pk__``, which becomes the primary key of the account.
+The path in ``next`` may contain ``__pk__``, which is replaced with the account's primary key.
 """
 
 from __future__ import annotations

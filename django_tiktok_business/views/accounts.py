@@ -33,7 +33,7 @@ __all__ = ["AccountListView", "AccountRow", "AccountView", "may_disconnect"]
 
 @dataclass(frozen=True)
 class AccountRow:
-    """What both pages show of an account, worked out once: its health takes decrypting."""
+    """What both pages show of an account, computed once: its health requires decryption."""
 
     account: BusinessAccount
     health: Health
@@ -47,7 +47,7 @@ class AccountRow:
     failed: str
     missing_scopes: list[str]  # in words
     is_of_other_app: bool
-    is_renewed: bool  # without anybody's help
+    is_renewed: bool  # automatically
     needs_reconnect: bool
     may_reconnect: bool
     may_disconnect: bool
@@ -59,7 +59,7 @@ def may_disconnect(user: Any, account: BusinessAccount) -> bool:
 
 
 class _AccountPageView(ConnectPermissionMixin, LoginRequiredMixin, PageView):
-    """What the list and the page of an account share: whose accounts there are to see."""
+    """What the list and the account page share: which accounts a user may see."""
 
     def get_queryset(self) -> BusinessAccountQuerySet:
         """The accounts that this user may see, in the order of the list."""
@@ -77,12 +77,12 @@ class _AccountPageView(ConnectPermissionMixin, LoginRequiredMixin, PageView):
         is_of_other_app = account.app_id != conf.APP_ID
         needs_reconnect = health.needs_person
         is_mine = account.owner_id in (None, user.pk)
-        is_left_alone = is_of_other_app and health in (Health.HEALTHY, Health.RETRYING)
+        is_not_refreshed = is_of_other_app and health in (Health.HEALTHY, Health.RETRYING)
         return AccountRow(
             account=account,
             health=health,
-            # Theirs is that the access is renewed.
-            advice="" if is_left_alone else health.advice,
+            # The advice would say that access is renewed, which is wrong for another app's account.
+            advice="" if is_not_refreshed else health.advice,
             picture=presentation.picture(account),
             connected=time(account.connected_at),
             renewed=time(account.last_refreshed_at),
@@ -103,7 +103,7 @@ class _AccountPageView(ConnectPermissionMixin, LoginRequiredMixin, PageView):
 
 
 class AccountListView(_AccountPageView):
-    """The user's accounts; all accounts for who has the view permission."""
+    """The user's accounts; with the view permission, all accounts."""
 
     paginate_by = 50
 
@@ -119,7 +119,7 @@ class AccountListView(_AccountPageView):
 
 
 class AccountView(_AccountPageView):
-    """One account: its profile, how its connection fares, and what it may be used for."""
+    """One account: its profile, its health, and what its scopes allow."""
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponse:
         account = get_object_or_404(self.get_queryset(), pk=pk)
@@ -135,6 +135,6 @@ class AccountView(_AccountPageView):
             profile_read=presentation.time_element(account.profile_synced_at, unknown=""),
             granted_scopes=scopes.describe(account.granted_scopes),
             shows_owners=self.sees_all(),
-            # Reconnecting and disconnecting end here; not where a page of errors would lead.
+            # Reconnecting and disconnecting return here. An error page has no such default.
             next_url=self.url("account", account.pk),
         )

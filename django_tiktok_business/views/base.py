@@ -1,4 +1,4 @@
-"""What all pages share: headers, redirects, error pages, and who may connect accounts."""
+"""What all pages share: headers, redirects, error pages and the permission to connect."""
 
 from __future__ import annotations
 
@@ -40,26 +40,26 @@ __all__ = ["ConnectPermissionMixin", "PageView"]
 
 logger = logging.getLogger("tiktok_business")
 
-# What `next` may hold for the key of an account that is not known before it is connected.
+# Stands in `next` for the primary key of an account that is not connected yet.
 PK_PLACEHOLDER = "__pk__"
 
-# Characters of `next`: five of them fit, with the rest of an attempt, into a session in a cookie,
-# and one into a redirect when each character becomes twelve.
+# In characters. Five authorization requests with a `next` of this length fit into a session cookie,
+# and one fits into a redirect even when encoding turns each character into twelve.
 LONGEST_NEXT_URL = 1000
 
 
 class PageView(View):
-    """What all pages share: never cached, no URL in the Referer, no crash on a bad setting.
+    """A page that is never cached, leaks no URL in the Referer and survives a wrong setting.
 
-    No request runs in a transaction: a rollback must not take with it what TikTok has done.
+    No request runs in a transaction: a rollback must not undo what TikTok has already done.
     """
 
-    # Where to go afterwards, "" for the default; a safe local URL.
+    # Where to go afterwards: a safe local URL, "" for the default.
     next_url = ""
 
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
-        # Also without CsrfViewMiddleware: no other site is to press our buttons.
+        # Also without CsrfViewMiddleware: no other site may press our buttons.
         view = csrf_protect(super().as_view(**initkwargs))
         return transaction.non_atomic_requests(never_cache(view))
 
@@ -67,13 +67,13 @@ class PageView(View):
         try:
             response = super().dispatch(request, *args, **kwargs)
         except ConfigurationError as error:
-            logger.error("A page cannot be shown: %s", error)  # noqa: TRY400 -- says it all
+            logger.error("A page cannot be shown: %s", error)  # noqa: TRY400 -- a traceback would not add anything
             is_staff = getattr(request.user, "is_staff", False)
             response = self.result(results.MISCONFIGURED, detail=str(error) if is_staff else "")
-        # The host alone, without path and query. "no-referrer" would make browsers send forms with
-        # `Origin: null`, which CsrfViewMiddleware refuses.
+        # Only the origin, without path and query. "no-referrer" would make browsers send forms with
+        # `Origin: null`, which CsrfViewMiddleware rejects.
         response.headers["Referrer-Policy"] = "strict-origin"
-        # Also without XFrameOptionsMiddleware: nobody is to press a hidden "Disconnect".
+        # Also without XFrameOptionsMiddleware: a hidden frame could trick users into "Disconnect".
         response.headers.setdefault("X-Frame-Options", settings.X_FRAME_OPTIONS)
         if response.status_code == 429:
             response.headers["Retry-After"] = str(cache.LIMIT_SECONDS)
@@ -85,28 +85,28 @@ class PageView(View):
 
     def result(
         self,
-        outcome: Result,
+        result: Result,
         *,
         detail: str = "",
         api_error: APIError | None = None,
         ended_at: str = "",
     ) -> HttpResponse:
-        """A page that says how it ended and what to do next."""
+        """A page that shows a result and what to do next."""
         return self.page(
             "connect_result",
-            status=outcome.status,
-            outcome=outcome,
+            status=result.status,
+            outcome=result,
             detail=detail,
             api_error=api_error,
             ended_at=ended_at,
-            # That page cannot be named before the account is there.
+            # Without an account the placeholder cannot be replaced.
             back_url="" if PK_PLACEHOLDER in self.next_url else self.next_url,
         )
 
     def failure(self, error: TikTokBusinessError) -> HttpResponse:
-        """The page for an error; of TikTok's own words only the code and the request id."""
+        """The page for an error; it shows TikTok's code and request id, but not its message."""
         return self.result(
-            results.of(error), api_error=error if isinstance(error, APIError) else None
+            results.from_error(error), api_error=error if isinstance(error, APIError) else None
         )
 
     def url(self, name: str, *args: Any) -> str:
@@ -115,35 +115,35 @@ class PageView(View):
         return reverse(f"tiktok_business:{name}", args=args, current_app=current_app)
 
     def safe_next_url(self) -> str:
-        """``next`` from the form or the query when it leads to this site, otherwise ""."""
-        wanted = self.request.POST.get("next") or self.request.GET.get("next") or ""
-        # Not printable: nothing that a URL may hold as it is, but lone surrogates and controls.
-        if len(wanted) > LONGEST_NEXT_URL or not wanted.isprintable():
+        """``next`` from the form or the query if it leads to this site, otherwise ""."""
+        next_url = self.request.POST.get("next") or self.request.GET.get("next") or ""
+        # Unprintable characters, such as lone surrogates and controls, are not valid in a URL.
+        if len(next_url) > LONGEST_NEXT_URL or not next_url.isprintable():
             return ""
-        # Also with the key in it: the underscores alone may keep "x__pk__:" from being a scheme.
+        # Check it with the key as well: "x__pk__:" is not a scheme, but "x1:" is.
         is_safe = all(
             url_has_allowed_host_and_scheme(
                 url, allowed_hosts={self.request.get_host()}, require_https=self.request.is_secure()
             )
-            for url in (wanted, wanted.replace(PK_PLACEHOLDER, "1"))
+            for url in (next_url, next_url.replace(PK_PLACEHOLDER, "1"))
         )
-        # "//" and its like are nowhere: a redirect to them would have no address.
-        return wanted if is_safe and urlsplit(wanted).geturl() else ""
+        # A redirect to "//" and the like would have an empty Location.
+        return next_url if is_safe and urlsplit(next_url).geturl() else ""
 
     def get_success_url(self, account: BusinessAccount) -> str:
-        """Where connecting or disconnecting ``account`` ends."""
+        """Where to go after connecting or disconnecting ``account``."""
         if self.next_url:
             parts = urlsplit(self.next_url)
             return parts._replace(path=parts.path.replace(PK_PLACEHOLDER, str(account.pk))).geturl()
         if configured := conf.CONNECT_REDIRECT_URL:
             try:
                 url: str = resolve_url(configured)
-                HttpResponseRedirect(url)  # which does not take every URL
+                HttpResponseRedirect(url)  # raises for a URL that it does not accept
             except (NoReverseMatch, ValueError, DisallowedRedirect):
-                # Too late to fail: the account is (dis)connected.
-                logger.error(  # noqa: TRY400 -- a traceback would not say more
-                    "TIKTOK_BUSINESS['CONNECT_REDIRECT_URL'] is no URL, path or name of a URL "
-                    "pattern: %r",
+                # Too late to fail: the account is already (dis)connected.
+                logger.error(  # noqa: TRY400 -- a traceback would not add anything
+                    "TIKTOK_BUSINESS['CONNECT_REDIRECT_URL'] is not a URL, a path or the name of a "
+                    "URL pattern: %r",
                     configured,
                 )
             else:
@@ -151,15 +151,15 @@ class PageView(View):
         return self.url("account_list")
 
     def add_message(self, level: int, text: str) -> None:
-        """Leave a message for the next page, if the project uses messages."""
+        """Add a message for the next page, if the project uses the messages framework."""
         messages.add_message(self.request, level, text, fail_silently=True)
 
 
 class ConnectPermissionMixin(View):
-    """Who may connect accounts."""
+    """The permission to connect accounts."""
 
     def get_connect_permission(self) -> str | None:
-        """The permission it takes; None: to be logged in."""
+        """The required permission; None to allow every logged-in user."""
         return conf.CONNECT_PERMISSION
 
     def has_connect_permission(self) -> bool:

@@ -1,4 +1,4 @@
-"""Send the user to TikTok's authorization page."""
+"""Start connecting an account: the confirm page and the redirect to TikTok."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from django.http import HttpResponseRedirect
 from django_tiktok_business import scopes
 from django_tiktok_business.conf import conf
 
-from . import results
-from . import state as state_module
+from . import results, state
 from .base import ConnectPermissionMixin, PageView
 
 if TYPE_CHECKING:
@@ -23,28 +22,28 @@ __all__ = ["ConnectView"]
 
 
 class ConnectView(ConnectPermissionMixin, LoginRequiredMixin, PageView):
-    """Send the user to TikTok's consent page; a GET only asks whether to."""
+    """Redirect the user to TikTok's consent page; a GET shows a confirm page."""
 
     def get(self, request: HttpRequest) -> HttpResponse:
         self.next_url = self.safe_next_url()
         if not self.has_connect_permission():
             return self.result(results.NOT_ALLOWED)
-        return self.page("connect_confirm", scopes=scopes.describe(self._asked_scopes()))
+        return self.page("connect_confirm", scopes=scopes.describe(self._requested_scopes()))
 
     def post(self, request: HttpRequest) -> HttpResponse:
         self.next_url = self.safe_next_url()
         if not self.has_connect_permission():
             return self.result(results.NOT_ALLOWED)
-        if state_module.is_too_often(request, "start"):
+        if not state.allow(request, "start"):
             return self.result(results.TOO_MANY_STARTS)
         redirect_uri = self.get_redirect_uri()
-        state = state_module.start(request, next_url=self.next_url, redirect_uri=redirect_uri)
-        return HttpResponseRedirect(self._authorization_url(state, redirect_uri))
+        state_value = state.start(request, next_url=self.next_url, redirect_uri=redirect_uri)
+        return HttpResponseRedirect(self._authorization_url(state_value, redirect_uri))
 
     def get_redirect_uri(self) -> str:
-        """Where TikTok sends the browser back; used as it is when the code is exchanged.
+        """The URL that TikTok redirects back to, sent again when the code is exchanged.
 
-        With an authorization URL from TikTok's portal it is the one in there.
+        An authorization URL from TikTok's portal already contains it.
         """
         return (
             _portal_parameter("redirect_uri")
@@ -53,35 +52,35 @@ class ConnectView(ConnectPermissionMixin, LoginRequiredMixin, PageView):
         )
 
     @staticmethod
-    def _asked_scopes() -> list[str]:
-        asked = _portal_parameter("scope")
-        return asked.split(",") if asked else conf.SCOPES
+    def _requested_scopes() -> list[str]:
+        from_portal = _portal_parameter("scope")
+        return from_portal.split(",") if from_portal else conf.SCOPES
 
     @staticmethod
-    def _authorization_url(state: str, redirect_uri: str) -> str:
+    def _authorization_url(state_value: str, redirect_uri: str) -> str:
         parts = urlsplit(conf.AUTHORIZATION_URL)
-        own = {"state": state}
+        added = {"state": state_value}
         if conf.DISABLE_AUTO_AUTH:
-            own["disable_auto_auth"] = "1"
+            added["disable_auto_auth"] = "1"
         if parts.query:
-            # What the portal issued stays as it is, to the letter.
+            # Keep the portal's own parameters exactly as issued.
             kept = [
                 parameter
                 for parameter in parts.query.split("&")
-                if parameter.partition("=")[0] not in own
+                if parameter.partition("=")[0] not in added
             ]
         else:
             kept = []
-            own = {
+            added = {
                 "client_key": conf.APP_ID,
                 "scope": ",".join(conf.SCOPES),
                 "response_type": "code",
                 "redirect_uri": redirect_uri,
-                **own,
+                **added,
             }
-        return parts._replace(query="&".join([*kept, urlencode(own)])).geturl()
+        return parts._replace(query="&".join([*kept, urlencode(added)])).geturl()
 
 
 def _portal_parameter(name: str) -> str:
-    """A parameter of AUTHORIZATION_URL, "" when it has none: then it is the bare URL."""
+    """A parameter in AUTHORIZATION_URL; "" when it is the bare URL, without parameters."""
     return parse_qs(urlsplit(conf.AUTHORIZATION_URL).query).get(name, [""])[0]

@@ -1,4 +1,4 @@
-"""Disconnect an account after asking for confirmation."""
+"""Disconnect an account after a confirm page."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ logger = logging.getLogger("tiktok_business")
 
 
 class DisconnectView(LoginRequiredMixin, PageView):
-    """End TikTok's grant and forget the tokens; a GET only asks whether to."""
+    """Revoke the grant at TikTok and erase the tokens; a GET shows a confirm page."""
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponse:
         self.next_url = self.safe_next_url()
         account = self.get_account(pk)
         if account.status == BusinessAccount.Status.REVOKED:
-            return self._already(account)
+            return self._redirect_already_disconnected(account)
         return self.page(
             "disconnect_confirm", account=account, picture=presentation.picture(account)
         )
@@ -45,7 +45,7 @@ class DisconnectView(LoginRequiredMixin, PageView):
         self.next_url = self.safe_next_url()
         account = self.get_account(pk)
         if account.status == BusinessAccount.Status.REVOKED:
-            return self._already(account)
+            return self._redirect_already_disconnected(account)
         try:
             error = services.disconnect_account(account)
         except TikTokBusinessError as failure:
@@ -67,15 +67,15 @@ class DisconnectView(LoginRequiredMixin, PageView):
         return HttpResponseRedirect(self.get_success_url(account))
 
     def get_account(self, pk: int) -> BusinessAccount:
-        """The account, when this user may disconnect it; raises Http404."""
-        # Where it is written: a replica may not know that it was connected again.
+        """Return the account if this user may disconnect it; otherwise raise Http404."""
+        # The primary database: a replica may not know yet that the account was reconnected.
         accounts = BusinessAccount.objects.using(router.db_for_write(BusinessAccount))
         account = get_object_or_404(accounts, pk=pk)
         if not may_disconnect(self.request.user, account):
             raise Http404
         return account
 
-    def _already(self, account: BusinessAccount) -> HttpResponse:
+    def _redirect_already_disconnected(self, account: BusinessAccount) -> HttpResponse:
         text = _("%(account)s is disconnected already.") % {"account": account.label}
         self.add_message(messages.INFO, text)
         return HttpResponseRedirect(self.get_success_url(account))

@@ -1,4 +1,4 @@
-"""The result pages of connecting and disconnecting: HTTP status, words, and what to do next."""
+"""The results of connecting and disconnecting: HTTP status, texts and what to do next."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
 
 
-__all__ = ["Result", "of"]
+__all__ = ["Result", "from_error"]
 
 
 @dataclass(frozen=True)
 class Result:
-    """``retry`` names the button to start again with: "" gives none."""
+    """``retry`` labels the button that starts again; "" for no button."""
 
     status: int
     title: StrOrPromise
@@ -75,7 +75,7 @@ EXPIRED = Result(
     _("For safety an answer counts for a few minutes only. Nothing was connected."),
     _START_AGAIN,
 )
-ALREADY_ANSWERED = Result(
+ALREADY_USED = Result(
     409,
     _("This answer was used already"),
     _("Each answer of TikTok counts once. Look at your accounts before you start again."),
@@ -92,7 +92,7 @@ TOO_MANY_STARTS = Result(
     _("You have started to connect very often within a minute. Wait a minute, then start again."),
     _START_AGAIN,
 )
-TOO_MANY_ANSWERS = Result(
+TOO_MANY_RESPONSES = Result(
     429,
     _("That was too often"),
     _("This answer was not looked at, so it is not lost. Wait a minute, then reload this page."),
@@ -127,7 +127,7 @@ OWNED_BY_ANOTHER = Result(
     ),
     _("Connect another account"),
 )
-BAD_ANSWER = Result(
+INVALID_RESPONSE = Result(
     502,
     _("TikTok's answer could not be understood"),
     _("Nothing was connected. This passes as a rule: start again in a few minutes."),
@@ -170,17 +170,17 @@ MISCONFIGURED = Result(
     _("A setting for TikTok is missing or wrong. Tell whoever runs the site."),
 )
 
-# By the kind of error; the first that fits.
+# By type of error; the first match wins.
 _RESULTS: tuple[tuple[type[TikTokBusinessError], Result], ...] = (
     (AuthorizationCodeRejectedError, CODE_REJECTED),
     (AccountOwnedByAnotherUserError, OWNED_BY_ANOTHER),
-    (InvalidResponseError, BAD_ANSWER),
+    (InvalidResponseError, INVALID_RESPONSE),
     (RetryableError, TRY_LATER),
     (AppConfigurationError, SITE_REFUSED),
     (TikTokBusinessError, REFUSED),
 )
 
 
-def of(error: TikTokBusinessError) -> Result:
-    """The outcome that an error of connecting is shown as."""
-    return next(outcome for kind, outcome in _RESULTS if isinstance(error, kind))
+def from_error(error: TikTokBusinessError) -> Result:
+    """The result that shows an error while connecting."""
+    return next(result for kind, result in _RESULTS if isinstance(error, kind))

@@ -19,6 +19,7 @@ from django.utils import crypto
 
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
+from django_tiktok_business.views import state
 from tests.support.administrators import LIST as ADMIN
 from tests.support.administrators import log_in_staff, page_of
 from tests.support.factories import make_account, make_user
@@ -161,9 +162,9 @@ def test_state_is_compared_in_constant_time_with_each_attempt(
         compared.append(len(one) - len(other))
         return crypto.constant_time_compare(one, other)
 
-    monkeypatch.setattr("django_tiktok_business.views.state.constant_time_compare", watched)
+    monkeypatch.setattr(state, "constant_time_compare", watched)
     first = leave(client)
-    for state in ("", "x" * 43, value_in(first, "state")):
+    for sent in ("", "x" * 43, value_in(first, "state")):
         compared.clear()
-        client.get(CALLBACK, {"state": state, "code": "made-up"})
+        client.get(CALLBACK, {"state": sent, "code": "made-up"})
         assert compared == [0, 0, 0, 0], "hashes of one length, to the last attempt"

@@ -63,7 +63,7 @@ class CrashingCallback(CallbackView):
     """A project's view whose own hook fails at the end, while it holds a token."""
 
     def get_success_url(self, account: BusinessAccount) -> str:
-        held = (account.access_token, account.refresh_token, self._answer.code)
+        held = (account.access_token, account.refresh_token, self._response.code)
         raise LookupError(f"{len(held)} secrets in this frame")
 
 

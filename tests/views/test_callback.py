@@ -475,7 +475,7 @@ def test_f40_denial_is_a_page_with_another_try(
     assert "User cancelled" not in text
     assert '<a class="button" href="/settings/">Go back</a>' in response.content.decode()
     assert nothing_happened(simulator)
-    assert "TikTok did not give access: access_denied." in caplog.text
+    assert "TikTok did not grant access: access_denied." in caplog.text
     with override_tiktok(DISABLE_AUTO_AUTH=True):
         again = visit(client, simulator, "/settings/")
     assert client.get(again).headers["Location"] == "/settings/"
@@ -504,7 +504,7 @@ def test_f40_any_sign_of_an_error_is_a_denial_even_beside_a_code(
     assert response.status_code == 200
     assert "No access was given" in text_of(response)
     assert "FRAUD" not in rendered(response) + caplog.text
-    assert "TikTok did not give access: reason unknown." in caplog.text
+    assert "TikTok did not grant access: reason unknown." in caplog.text
     assert nothing_happened(simulator)
     assert client.get(back).status_code == 409  # the answer is used up
 

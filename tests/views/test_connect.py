@@ -349,8 +349,9 @@ def test_setting_that_names_nothing_ends_on_the_list_and_is_logged(
 ) -> None:
     with override_tiktok(CONNECT_REDIRECT_URL="nowhere"):
         assert client.get(visit(client, simulator)).headers["Location"] == LIST
-    assert "CONNECT_REDIRECT_URL'] is no URL, path or name of a URL pattern: 'nowhere'" in (
-        caplog.text
+    assert (
+        "CONNECT_REDIRECT_URL'] is not a URL, a path or the name of a URL pattern: 'nowhere'"
+        in (caplog.text)
     )
 
 

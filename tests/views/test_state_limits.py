@@ -129,8 +129,8 @@ def test_consents_for_accounts_of_others_are_limited_before_the_code_is_used(
     owner = make_user("grace")
     connect(simulator, owner=owner)
     statuses = [client.get(visit(client, simulator)).status_code for _ in range(5)]
-    assert statuses == [409] * state.REFUSALS + [429] * 2
-    assert simulator.count(TOKEN_CALL) == state.REFUSALS
+    assert statuses == [409] * state.OWNER_CONFLICT_LIMIT + [429] * 2
+    assert simulator.count(TOKEN_CALL) == state.OWNER_CONFLICT_LIMIT
     row = BusinessAccount.objects.get()
     assert (row.access_token, row.refresh_token) == simulator.live_tokens(row.open_id)
 
