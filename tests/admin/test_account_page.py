@@ -1,4 +1,4 @@
-"""The panels of an account's page in the admin."""
+"""The panels and fields of the page of one account."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
-from django.contrib.auth.models import Permission
 from django.db import connection
 from django.db.models import JSONField, Value
 from django.test import Client, override_settings
@@ -18,31 +17,24 @@ from django.utils import timezone
 from django_tiktok_business import events, services
 from django_tiktok_business.admin import account_page
 from django_tiktok_business.exceptions import AppConfigurationError
-from django_tiktok_business.models import BusinessAccount, ConnectionEvent, DailyMetrics
+from django_tiktok_business.models import BusinessAccount
+from django_tiktok_business.simulator import Simulator
 from tests.support.administrators import (
+    LIST,
+    add_metrics,
     buttons,
     fact,
+    field,
     html,
-    log_in_root,
     log_in_staff,
     page_of,
+    soon,
     words,
 )
-from tests.support.factories import connect, make_account
-from tests.support.simulator import running_simulator
+from tests.support.factories import connect, make_account, make_user
+from tests.support.simulator import override_tiktok, running_simulator
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def root(client: Client) -> Client:
-    log_in_root(client)
-    return client
-
-
-def figures(account: BusinessAccount, days_ago: int, **values: Any) -> None:
-    day = datetime.now(UTC).date() - timedelta(days=days_ago)
-    DailyMetrics.objects.create(account=account, date=day, **values)
 
 
 def titles(response: Any) -> list[str]:
@@ -51,16 +43,13 @@ def titles(response: Any) -> list[str]:
     ]
 
 
-# The card
-
-
 def test_numbers_have_their_change_since_a_week_ago(root: Client) -> None:
     account = make_account(
         followers_count=1500, following_count=40, likes_count=20_000, videos_count=None
     )
-    figures(account, 7, followers_count=1380, likes_count=None)
-    figures(account, 9, followers_count=1, likes_count=20_500, videos_count=3)
-    figures(account, 15, following_count=39)
+    add_metrics(account, 7, followers_count=1380, likes_count=None)
+    add_metrics(account, 9, followers_count=1, likes_count=20_500, videos_count=3)
+    add_metrics(account, 15, following_count=39)
     page = root.get(page_of(account))
     assert fact(page, "followers_count") == "1,500"
     assert fact(page, "followers_count_change") == "+120 within a week"
@@ -69,13 +58,13 @@ def test_numbers_have_their_change_since_a_week_ago(root: Client) -> None:
     assert fact(page, "videos_count_change") == ""
 
 
-def test_number_that_is_the_same_says_so(root: Client) -> None:
+def test_unchanged_number_is_shown_as_unchanged(root: Client) -> None:
     account = make_account(followers_count=1500)
-    figures(account, 8, followers_count=1500)
+    add_metrics(account, 8, followers_count=1500)
     assert fact(root.get(page_of(account)), "followers_count_change") == "±0 within a week"
 
 
-def test_verified_account_says_so_in_words(root: Client) -> None:
+def test_verified_account_is_labelled_in_words(root: Client) -> None:
     account = make_account(is_verified=True, bio="One\nTwo <b>")
     page = root.get(page_of(account))
     assert "tiktok-verified" in html(page)
@@ -91,15 +80,12 @@ def test_card_says_what_to_do(root: Client) -> None:
     assert fact(root.get(page_of(account)), "advice").endswith("Connect the account again.")
 
 
-# Figures by day and audience
-
-
-def test_figures_are_drawn_and_stand_in_a_table(root: Client) -> None:
+def test_metrics_are_drawn_and_listed_in_a_table(root: Client) -> None:
     account = make_account()
-    figures(account, 4, video_views=1000, likes=7)
-    figures(account, 2, video_views=3000)
-    figures(account, 0, followers_count=12)  # today is not over
-    figures(account, 61, shares=3)  # longer ago than is drawn
+    add_metrics(account, 4, video_views=1000, likes=7)
+    add_metrics(account, 2, video_views=3000)
+    add_metrics(account, 0, followers_count=12)  # today is not over
+    add_metrics(account, 61, shares=3)  # before the first day of the chart
     page = root.get(page_of(account))
     assert titles(page) == ["Video views 3,000", "Likes 7"]
     rows = re.findall(r"<tr><th scope=\"row\">(.*?)</tr>", html(page))
@@ -111,7 +97,7 @@ def test_figures_are_drawn_and_stand_in_a_table(root: Client) -> None:
     ]
 
 
-def test_account_without_figures_says_where_they_come_from(root: Client) -> None:
+def test_account_without_metrics_explains_where_they_come_from(root: Client) -> None:
     page = root.get(page_of(make_account()))
     assert "None yet. TikTok gives them from the day" in words(html(page))
     assert titles(page) == []
@@ -123,9 +109,9 @@ def test_audience_and_its_hours_are_shown(root: Client) -> None:
     account = make_account(
         audience={"countries": countries, "genders": [["Female", 0.6], ["<i>", 0.4]], "ages": []}
     )
-    figures(account, 3, audience_activity=[1] * 24)
-    figures(account, 2, audience_activity=[0] * 24)
-    figures(account, 1, video_views=1)
+    add_metrics(account, 3, audience_activity=[1] * 24)
+    add_metrics(account, 2, audience_activity=[0] * 24)
+    add_metrics(account, 1, video_views=1)
     page = root.get(page_of(account))
     parts = [words(item) for item in re.findall(r"<li><bdi>(.*?)</li>", html(page))]
     assert parts == [*(f"C{number} 5%" for number in range(8)), "Female 60%", "<i> 40%"]
@@ -144,7 +130,7 @@ def test_audience_of_another_shape_breaks_no_page(root: Client, audience: Any) -
 @pytest.mark.parametrize("counts", [5, {"a": 1}, ["x", "y"], [1, None], [1, -1], True, "abc", []])
 def test_hours_of_another_shape_break_no_page(root: Client, counts: Any) -> None:
     account = make_account()
-    figures(account, 1, audience_activity=counts)
+    add_metrics(account, 1, audience_activity=counts)
     assert titles(root.get(page_of(account))) == []
 
 
@@ -157,10 +143,7 @@ def test_scopes_of_another_shape_break_no_page(root: Client, scopes: Any) -> Non
     assert root.get(f"/tiktok/{account.pk}/").status_code == 200
 
 
-# Lives, permissions, events
-
-
-def test_lives_of_the_tokens_are_bars_with_a_mark(root: Client) -> None:
+def test_token_lifetimes_are_bars_with_a_mark(root: Client) -> None:
     now = timezone.now()
     account = make_account(
         last_refreshed_at=now - timedelta(hours=12),
@@ -175,7 +158,7 @@ def test_lives_of_the_tokens_are_bars_with_a_mark(root: Client) -> None:
     assert re.findall(r'tiktok-mark" x="([\d.]+)"', lives) == ["24.8", "8.1"]
 
 
-def test_life_of_unknown_length_has_words_and_no_bar(root: Client) -> None:
+def test_unknown_token_lifetime_has_a_text_and_no_bar(root: Client) -> None:
     now = timezone.now()
     account = make_account(
         access_token_expires_at=None, last_refreshed_at=now, connected_at=now + timedelta(days=999)
@@ -186,7 +169,7 @@ def test_life_of_unknown_length_has_words_and_no_bar(root: Client) -> None:
     assert "tiktok-filled" not in html(page)
 
 
-def test_account_without_tokens_has_no_life(root: Client) -> None:
+def test_account_without_tokens_shows_no_token_lifetimes(root: Client) -> None:
     page = root.get(page_of(make_account(status="revoked", access_token="", refresh_token="")))
     assert fact(page, "life_1") == ""
     assert fact(page, "next_refresh") == "Next refresh: none planned"
@@ -210,7 +193,7 @@ def test_permission_that_is_granted_has_its_meaning_beside_it(root: Client, sett
     )
 
 
-def test_what_happened_is_told_with_the_newest_first(root: Client) -> None:
+def test_events_are_listed_newest_first(root: Client) -> None:
     account = make_account()
     error = AppConfigurationError("<Refused>", code=40113, request_id="20261122AB")
     events.record(account, events.Kind.CONNECTED, "default")
@@ -248,7 +231,7 @@ def test_events_take_the_permission_to_see_them(client: Client) -> None:
     assert "All events" not in html(page)
 
 
-def test_panels_take_few_queries(root: Client) -> None:
+def test_panels_need_few_queries(root: Client) -> None:
     with running_simulator() as simulator:
         account = connect(simulator, metrics_synced_at=None)
         services.sync_profile(account)
@@ -267,37 +250,6 @@ def test_page_follows_the_language(root: Client) -> None:
     with override_settings(LANGUAGE_CODE="de"):
         page = root.get(page_of(account), headers={"accept-language": "de"})
     assert fact(page, "followers_count") == "1.234.567"
-
-
-# Deleting, which takes figures and events along
-
-
-def test_delete_page_lists_no_figures_and_events(root: Client) -> None:
-    with running_simulator() as simulator:
-        account = connect(simulator, metrics_synced_at=None)
-        services.sync_profile(account)
-        events.record(account, events.Kind.CONNECTED, "default")
-        page = html(root.get(page_of(account, "delete")))
-        assert "Harbour Bakery" in page
-        assert "Connection event: " not in page
-        assert "Figures of a day: " not in page
-        root.post(page_of(account, "delete"), {"post": "yes"})
-    assert not BusinessAccount.objects.exists()
-    assert not DailyMetrics.objects.exists()
-    assert not ConnectionEvent.objects.exists()
-
-
-def test_deleting_takes_no_permission_for_figures_and_events(client: Client) -> None:
-    log_in_staff(client, "view delete")
-    with running_simulator() as simulator:
-        account = connect(simulator)
-        events.record(account, events.Kind.CONNECTED, "default")
-        figures(account, 1, likes=1)
-        page = client.get(page_of(account, "delete"))
-        assert "deleting the" not in words(html(page))
-        client.post(page_of(account, "delete"), {"post": "yes"})
-    assert not BusinessAccount.objects.exists()
-    assert Permission.objects.filter(codename="delete_connectionevent").exists()
 
 
 def test_buttons_stand_above_the_panels(root: Client) -> None:
@@ -328,3 +280,143 @@ def test_page_stands_while_a_setting_is_missing_or_wrong(root: Client, settings:
         page = root.get(page_of(account))
         assert fact(page, "life_1").startswith("ends in")
         assert "Refresh now" in html(page)
+
+
+def test_account_page_shows_profile_scopes_and_token_lifetimes(
+    root: Client, simulator: Simulator
+) -> None:
+    account = connect(
+        simulator,
+        "galaxy.gadgets",
+        scopes=["user.info.basic", "user.info.username", "user.info.profile", "user.info.stats"],
+        connected_at=soon(days=-2),
+        access_token_expires_at=soon(hours=20),
+        refresh_token_expires_at=soon(days=59),
+        last_refreshed_at=soon(hours=-4),
+        owner=make_user("ada"),
+    )
+    services.sync_profile(account)
+    page = root.get(page_of(account))
+    assert fact(page, "name") == "Galaxy Gadgets"
+    assert fact(page, "handle") == "@galaxy.gadgets"
+    assert fact(page, "bio") == "Phones, drones and things that blink. New review every day."
+    assert "things that blink.<br>New review" in html(page)
+    assert fact(page, "followers_count") == "152,300,411"
+    assert fact(page, "following_count") == "12"
+    assert fact(page, "likes_count") == "9,876,543,210"
+    assert fact(page, "videos_count") == "8,204"
+    assert field(page, "last_sync") == "now"
+    permissions = fact(page, "permissions")
+    assert permissions.startswith("missing See whether yours is a business account user.account")
+    assert permissions.count("missing") == permissions.count("granted") == 4
+    assert "granted See your username user.info.username" in permissions
+    assert field(page, "connected").startswith("2 days ago ")
+    assert fact(page, "life_1").startswith("ends in 20 hours ")
+    assert fact(page, "next_refresh").startswith("Next refresh: in 14 hours ")
+    assert fact(page, "life_2").startswith("ends in 59 days ")
+    assert field(page, "last_refresh") == "4 hours ago"
+    assert field(page, "open_id") == account.open_id
+    assert "Last error" not in html(page)
+    assert 'alt="True"' in html(page)
+    assert "Reconnect for the missing permissions" in html(page)
+
+
+def test_account_page_escapes_what_tiktok_says(root: Client, simulator: Simulator) -> None:
+    account = connect(simulator, "tea_and_code")
+    services.sync_profile(account)
+    BusinessAccount.objects.update(last_error_at=soon(days=-1), last_error_message="<b>&")
+    page = root.get(page_of(account))
+    assert fact(page, "bio") == "<script>alert('tea')</script> & {{ biscuits }} every Thursday"
+    assert fact(page, "name") == 'Tea & Code <b>"Club"</b>'
+    assert field(page, "last_error_message") == "<b>&"
+    for response in (page, root.get(LIST), root.get(page_of(account, "delete"))):
+        assert "<b>" not in html(response)
+        assert "<script>alert" not in html(response)
+
+
+def test_account_page_shows_the_last_error_with_tiktoks_code_and_request_id(root: Client) -> None:
+    account = make_account(
+        last_error_at=soon(hours=-3),
+        last_error_code=40105,
+        last_error_message="Access token is incorrect or has been revoked.",
+        last_error_request_id="202611221015304A7C19E2D0B85F6A3391",
+        consecutive_failures=4,
+    )
+    page = root.get(page_of(account))
+    assert field(page, "last_error_message") == "Access token is incorrect or has been revoked."
+    assert field(page, "error_code") == "40105"
+    assert field(page, "error_request_id") == "202611221015304A7C19E2D0B85F6A3391"
+    assert field(page, "error_time").startswith("3 hours ago ")
+    assert field(page, "consecutive_failures") == "4"
+
+
+def test_account_page_shows_an_error_that_did_not_come_from_tiktok(root: Client) -> None:
+    account = make_account(last_error_at=soon(hours=-3), last_error_message="No connection.")
+    page = root.get(page_of(account))
+    assert field(page, "error_code") == "-"
+    assert field(page, "error_request_id") == "-"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"access_token_expires_at": None}, "with the next run of “manage.py refresh_tokens”"),
+        (
+            {"access_token_expires_at": timezone.now() + timedelta(hours=5)},
+            "with the next run of “manage.py refresh_tokens”",
+        ),
+        (
+            {"access_token_expires_at": datetime.min.replace(tzinfo=UTC)},
+            "with the next run of “manage.py refresh_tokens”",
+        ),
+        (
+            {
+                "access_token_expires_at": timezone.now() + timedelta(hours=5),
+                "next_attempt_at": timezone.now() - timedelta(seconds=1),
+            },
+            "with the next run of “manage.py refresh_tokens”",
+        ),
+        ({"status": "revoked"}, "none planned"),
+        ({"status": "reauthorization_required"}, "none planned"),
+        ({"app_id": "7000000000000000002"}, "none planned"),
+    ],
+)
+def test_next_refresh_is_a_text_when_it_has_no_time(
+    root: Client, values: dict[str, Any], expected: str
+) -> None:
+    account = make_account(**values)
+    assert fact(root.get(page_of(account)), "next_refresh") == f"Next refresh: {expected}"
+
+
+def test_next_refresh_of_an_account_that_backs_off_is_its_next_attempt(root: Client) -> None:
+    account = make_account(next_attempt_at=timezone.now() + timedelta(minutes=40))
+    shown = fact(root.get(page_of(account)), "next_refresh")
+    assert shown.startswith("Next refresh: in 40 minutes ")
+    assert shown.endswith(" at the earliest, because it keeps failing")
+
+
+def test_account_page_lists_missing_permissions_or_none(root: Client) -> None:
+    account = make_account(scopes=[])
+    with override_tiktok(SCOPES=["user.info.basic"]):
+        page = root.get(page_of(account))
+        assert fact(page, "permissions").startswith("missing See your display name")
+        BusinessAccount.objects.update(scopes=["user.info.basic"])
+        page = root.get(page_of(account))
+        assert fact(page, "permissions").startswith("granted See your display name")
+        assert "Reconnect for the missing permissions" not in html(page)
+
+
+def test_account_page_of_an_account_that_was_never_synced(root: Client) -> None:
+    page = root.get(page_of(make_account()))
+    assert fact(page, "name") == "_000TestOpenId0001"
+    assert (fact(page, "handle"), fact(page, "bio")) == ("", "")
+    assert fact(page, "followers_count") == "-"
+    assert field(page, "last_refresh") == "never"
+
+
+def test_account_page_is_read_only_without_the_change_permission(db: None, client: Client) -> None:
+    log_in_staff(client, may="view")
+    account = make_account(owner=make_user("ada"))
+    page = client.get(page_of(account))
+    assert "ada" in words(html(page))
+    assert 'name="owner"' not in html(page)

@@ -1,4 +1,4 @@
-"""The pictures of figures: what is drawn, and what is said to who does not see it."""
+"""The charts, and their descriptions for people who cannot see them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from django_tiktok_business.admin import charts
 FIRST = date(2026, 11, 20)
 
 
-def drawn(*figures: int | None) -> str:
-    points = [(FIRST + timedelta(days=number), figure) for number, figure in enumerate(figures)]
+def drawn(*values: int | None) -> str:
+    points = [(FIRST + timedelta(days=number), value) for number, value in enumerate(values)]
     return charts.draw_line("views", "Video <views>", points, "{:,}".format)
 
 
 def words(picture: str) -> tuple[str, str]:
-    """Title and description, which the picture is labelled by."""
+    """The title and the description that label the picture."""
     root = ET.fromstring(picture)
     labels = root.attrib["aria-labelledby"].split()
     texts = {element.attrib["id"]: element.text or "" for element in root if "id" in element.attrib}
@@ -31,27 +31,27 @@ def places(points: str) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in re.findall(r"([\d.]+),([\d.]+)", points)]
 
 
-def test_line_goes_up_with_the_figures_and_fits_into_the_picture() -> None:
+def test_line_rises_with_its_values_and_fits_into_the_picture() -> None:
     (line,) = re.findall(r'<polyline class="tiktok-line" points="([^"]+)"', drawn(10, 20, 15))
     (left, lowest), (middle, highest), (right, between) = places(line)
     assert (left, middle, right) == (6, charts.WIDTH / 2, charts.WIDTH - 6)
     assert (highest, between, lowest) == (6, charts.HEIGHT / 2, charts.HEIGHT - 6)
 
 
-def test_missing_days_are_gaps_and_no_zeros() -> None:
+def test_missing_days_are_gaps_not_zeros() -> None:
     picture = drawn(10, 20, None, None, 15, None, 12, 13, 14)
     assert len(re.findall("<polyline", picture)) == 2
     assert len(re.findall("<circle", picture)) == 1
     assert words(picture)[1].endswith("Days without a figure: 3.")
 
 
-@pytest.mark.parametrize("figures", [(7,), (7, 7, 7), (0,), (None, 7, None)])
-def test_figures_that_never_change_lie_in_the_middle(figures: tuple[int | None, ...]) -> None:
-    heights = re.findall(r'(?:cy="|,)([\d.]+)', drawn(*figures))
+@pytest.mark.parametrize("values", [(7,), (7, 7, 7), (0,), (None, 7, None)])
+def test_constant_values_lie_in_the_middle(values: tuple[int | None, ...]) -> None:
+    heights = re.findall(r'(?:cy="|,)([\d.]+)', drawn(*values))
     assert set(heights) == {f"{charts.HEIGHT / 2:g}"}
 
 
-def test_line_is_told_in_words() -> None:
+def test_line_is_described_in_words() -> None:
     picture = drawn(1000, 3500, 2000)
     assert words(picture) == (
         "Video <views>",
@@ -60,10 +60,10 @@ def test_line_is_told_in_words() -> None:
     assert "Video &lt;views&gt;" in picture
 
 
-def test_columns_are_as_high_as_their_figures() -> None:
-    figures = [0] * 23 + [50]
-    figures[12] = 100
-    picture = charts.draw_columns("hours", "By hour", figures, str)
+def test_columns_are_as_high_as_their_values() -> None:
+    values = [0] * 23 + [50]
+    values[12] = 100
+    picture = charts.draw_columns("hours", "By hour", values, str)
     heights = [float(height) for height in re.findall(r'height="([\d.]+)"/>', picture)]
     assert len(heights) == 24
     assert heights[12] > heights[23] > heights[0] == charts.EDGE
@@ -73,10 +73,10 @@ def test_columns_are_as_high_as_their_figures() -> None:
 @pytest.mark.parametrize(
     ("fraction", "width"), [(0.25, "25.0"), (-1, "0.0"), (7, "100.0"), (1, "100.0")]
 )
-def test_share_is_a_bar_that_never_leaves_its_frame(fraction: float, width: str) -> None:
+def test_bar_stays_within_its_frame(fraction: float, width: str) -> None:
     assert f'<rect class="tiktok-filled" width="{width}" height="8"/>' in charts.draw_bar(fraction)
 
 
-def test_share_can_be_marked() -> None:
+def test_bar_can_have_a_mark() -> None:
     assert "tiktok-mark" not in charts.draw_bar(0.5)
     assert '<rect class="tiktok-mark" x="24.8"' in charts.draw_bar(0.5, 0.25)

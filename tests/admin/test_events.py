@@ -15,18 +15,10 @@ from django.test.utils import CaptureQueriesContext
 from django_tiktok_business import events
 from django_tiktok_business.exceptions import ServerError
 from django_tiktok_business.models import ConnectionEvent
-from tests.support.administrators import cells, html, log_in_root, page_of
+from tests.support.administrators import EVENTS, cells, html, page_of
 from tests.support.factories import make_account, make_user
 
-EVENTS = "/admin/tiktok_business/connectionevent/"
-
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def root(client: Client) -> Client:
-    log_in_root(client)
-    return client
 
 
 @pytest.fixture
@@ -101,7 +93,7 @@ def test_export_is_csv_that_no_spreadsheet_runs(root: Client, noted: list[Connec
     "message",
     ["=1", "\n=1+1", " @SUM(1)", "\uff1d1+1", "\t-1", "a;=1", 'a; "=1', "a\t\n +1", "a\r=1;;-1"],
 )
-def test_no_cell_is_a_formula_whatever_separates_cells(
+def test_no_cell_is_a_formula_with_any_separator(
     root: Client, message: str, separator: str
 ) -> None:
     events.record(make_account(), events.Kind.FAILED, "default", error=ServerError(message))

@@ -1,28 +1,38 @@
-"""Tests of the admin: log in, find a page, and read what it shows."""
+"""What the tests of the admin share: logging in, accounts, and reading its pages."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 from html import unescape
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth.models import Permission
 from django.db import connection
 from django.urls import reverse
+from django.utils import timezone
 
-from django_tiktok_business.models import BusinessAccount
-from tests.support.factories import make_user
+from django_tiktok_business.models import BusinessAccount, DailyMetrics, Health
+from tests.support.factories import connect, make_account, make_user
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from django.test import Client
 
+    from django_tiktok_business.simulator import Simulator
+
 LIST = "/admin/tiktok_business/businessaccount/"
+EVENTS = "/admin/tiktok_business/connectionevent/"
+
+# What the messages say to do when TikTok did not confirm that a connection has ended.
+BY_HAND = (
+    "To be sure, its holder can remove the access in the TikTok app, under “Settings and privacy”."
+)
 
 
 def log_in_staff(client: Client, may: str) -> None:
-    """Log in a user who has these permissions on accounts, such as "view change"."""
+    """Log in a staff user with these permissions on accounts, such as "view change"."""
     user = make_user("staff", is_staff=True)
     codenames = [f"{action}_businessaccount" for action in may.split()]
     user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
@@ -45,18 +55,18 @@ def html(response: Any) -> str:
 
 
 def words(fragment: str) -> str:
-    """The text of a piece of HTML, as a reader sees it."""
+    """A piece of HTML as a reader sees it."""
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", fragment)).replace("\xa0", " ").split())
 
 
 def cells(response: Any, column: str) -> list[str]:
-    """What a column of the list shows, one text for each row."""
+    """The text of a column of the list, row by row."""
     found = re.findall(rf'<t[dh] class="field-{column}[^"]*">(.*?)</t[dh]>', html(response))
     return [words(cell) for cell in found]
 
 
 def field(response: Any, name: str) -> str:
-    """What a read-only field of the account's page shows."""
+    """The text of a read-only field on the account page."""
     page = html(response)
     shown = re.search(
         rf'class="(?:form-row|flex-container fieldBox) field-{name}[ "].*?'
@@ -69,7 +79,7 @@ def field(response: Any, name: str) -> str:
 
 
 def fact(response: Any, name: str) -> str:
-    """What a panel of the account's page says, "" if it is missing."""
+    """The text of a panel on the account page, "" when it is missing."""
     shown = re.search(rf'<(\w+)[^>]* data-fact="{name}"[^>]*>(.*?)</\1>', html(response), re.DOTALL)
     return words(shown[2]) if shown else ""
 
@@ -81,7 +91,7 @@ def buttons(response: Any) -> list[str]:
     return [words(item) for item in re.findall(r"<li[^>]*>(.*?)</li>", tools[1], re.DOTALL)]
 
 
-def messages_on(response: Any) -> list[tuple[str, str]]:
+def messages_in(response: Any) -> list[tuple[str, str]]:
     """The messages on a page: their level and text."""
     shown = re.search(r'<ul class="messagelist">(.*?)</ul>', html(response), re.DOTALL)
     items = re.findall(r'<li class="(\w+)">(.*?)</li>', shown[1], re.DOTALL) if shown else []
@@ -89,19 +99,19 @@ def messages_on(response: Any) -> list[tuple[str, str]]:
 
 
 def press(client: Client, account: BusinessAccount, button: str, **data: Any) -> Any:
-    """Press a button of an account; return the page that follows."""
+    """Press a button of an account and return the page after the redirect."""
     return client.post(page_of(account, button), data, follow=True)
 
 
 def select(client: Client, action: str, accounts: Iterable[BusinessAccount], **data: Any) -> Any:
-    """Run a bulk action; return the page that follows."""
+    """Run a bulk action and return the page after the redirect."""
     chosen = [account.pk for account in accounts]
     form = {"action": action, "_selected_action": chosen, **data}
     return client.post(LIST, form, follow=True)
 
 
 def make_unreadable(account: BusinessAccount) -> None:
-    """Store tokens that no configured key can decrypt."""
+    """Replace the tokens with some that no configured key decrypts."""
     columns = "access_token = 'ttb1:00000000:AAAA', refresh_token = 'ttb1:00000000:AAAA'"
     with connection.cursor() as cursor:
         cursor.execute(
@@ -113,3 +123,34 @@ def stored_ciphertexts() -> list[str]:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT access_token, refresh_token FROM {BusinessAccount._meta.db_table}")
         return [text for row in cursor.fetchall() for text in row if text]
+
+
+def connect_many(simulator: Simulator, number: int) -> list[BusinessAccount]:
+    return [connect(simulator, f"shop_{index}") for index in range(number)]
+
+
+def soon(**distance: float) -> Any:
+    """An instant, with time to spare for the test to run."""
+    return timezone.now() + timedelta(**distance)
+
+
+def add_metrics(account: BusinessAccount, days_ago: int, **values: Any) -> None:
+    day = datetime.now(UTC).date() - timedelta(days=days_ago)
+    DailyMetrics.objects.create(account=account, date=day, **values)
+
+
+def one_account_per_health() -> dict[Health, BusinessAccount]:
+    kinds: dict[Health, dict[str, Any]] = {
+        Health.HEALTHY: {},
+        Health.EXPIRES_SOON: {"refresh_token_expires_at": soon(days=12)},
+        Health.RETRYING: {"consecutive_failures": 2},
+        Health.RECONNECT_NEEDED: {"status": "reauthorization_required"},
+        Health.REVOKED: {"status": "revoked", "access_token": "", "refresh_token": ""},
+        Health.UNDECRYPTABLE: {},
+    }
+    accounts = {
+        kind: make_account(open_id=f"_000{kind}", username=kind, **values)
+        for kind, values in kinds.items()
+    }
+    make_unreadable(accounts[Health.UNDECRYPTABLE])
+    return accounts
