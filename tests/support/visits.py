@@ -13,6 +13,7 @@ from django.contrib.sessions.models import Session
 from django.db import DataError, connection
 from django.test import Client
 
+from django_tiktok_business.models import BusinessAccount
 from tests.support.factories import make_user
 from tests.support.leaks import Search
 
@@ -103,3 +104,28 @@ def assert_nothing_holds(secrets: Iterable[str], *texts: str) -> None:
 def rendered(response: Any) -> str:
     """All of a response: status line, headers, cookies and body."""
     return f"{response.headers}\n{response.cookies}\n{response.content.decode()}"
+
+
+def stored_requests(client: Client) -> list[dict[str, Any]]:
+    requests: list[dict[str, Any]] = client.session.get("tiktok_business_states", [])
+    return requests
+
+
+def nothing_happened(simulator: Simulator) -> bool:
+    return simulator.count(TOKEN_CALL) == 0 and not BusinessAccount.objects.exists()
+
+
+def page_of(account: BusinessAccount) -> str:
+    return f"/tiktok/{account.pk}/"
+
+
+def disconnect_url(account: BusinessAccount) -> str:
+    return f"/tiktok/{account.pk}/disconnect/"
+
+
+def damage_access_token(account: BusinessAccount) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE tiktok_business_businessaccount SET access_token = 'tbk1.x.y' WHERE id = %s",
+            [account.pk],
+        )

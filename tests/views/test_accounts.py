@@ -1,17 +1,14 @@
-"""The page of an account: who sees it, what it says, and what can be done from there."""
+"""The page of one account: who sees it, what it shows and what it offers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
-from html.parser import HTMLParser
-from itertools import pairwise
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
-from django.test import Client, override_settings
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -21,39 +18,18 @@ from django_tiktok_business.simulator import Simulator
 from django_tiktok_business.views.accounts import AccountRow
 from tests.support.administrators import make_unreadable
 from tests.support.factories import connect, make_account, make_user
-from tests.support.simulator import override_tiktok, running_simulator
+from tests.support.simulator import override_tiktok
 from tests.support.visits import (
-    CALLBACK,
-    CONNECT,
     LIST,
     assert_nothing_holds,
     log_in,
+    page_of,
     rendered,
     text_of,
     visit,
 )
 
 SCOPES = ["user.info.basic", "video.list"]
-FLOW = {"html", "body", "main", "article", "section", "header", "nav", "ul", "dl", "p", "div"}
-CANNOT_CLOSE = {"meta", "link", "input", "img", "br"}
-
-
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    with running_simulator() as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def ada(db: None, client: Client) -> User:
-    return log_in(client)
-
-
-def page_of(account: BusinessAccount) -> str:
-    return f"/tiktok/{account.pk}/"
-
-
-# Who sees it
 
 
 def test_owner_sees_the_account(ada: User, client: Client) -> None:
@@ -104,9 +80,6 @@ def test_subclass_decides_which_accounts_there_are(ada: User, rf: Any) -> None:
     request = rf.get(page_of(shared))
     request.user = ada
     assert OwnAccountView.as_view()(request, pk=shared.pk).status_code == 200
-
-
-# What it says
 
 
 @pytest.mark.parametrize(
@@ -260,9 +233,6 @@ def test_page_is_never_cached_and_wrong_settings_are_a_page(ada: User, client: C
     assert "Go back" not in text_of(response)
 
 
-# What can be done
-
-
 @pytest.mark.parametrize(
     ("may", "mine", "theirs", "nobodys"),
     [
@@ -376,83 +346,3 @@ def test_connecting_ends_on_the_list_or_on_the_page_when_asked_to(
     account = BusinessAccount.objects.get()
     assert ended == (LIST if ends_on_the_list else page_of(account))
     assert client.get(ended).status_code == 200
-
-
-# What all pages are made of
-
-
-class Outline(HTMLParser):
-    """The structure of a page; checks on the way that elements are closed in order."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.ids: list[str] = []
-        self.labelled_by: list[str] = []
-        self.texts: dict[str, list[str]] = {}
-        self.feed(page)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        attributes = dict(attrs)
-        self.tags.append(tag)
-        self.ids += [str(attributes["id"])] if "id" in attributes else []
-        self.labelled_by += str(attributes.get("aria-labelledby", "")).split()
-        parent = self.open[-1] if self.open else ""
-        if tag in ("dt", "dd"):
-            assert self.open[-2:] == ["dl", "div"]
-        assert tag != "li" or parent in ("ul", "ol")
-        assert parent not in ("ul", "ol") or tag == "li"
-        assert tag not in FLOW or "p" not in self.open
-        assert tag != "img" or "alt" in attributes
-        assert tag not in ("nav", "article") or any(
-            name.startswith("aria-label") for name in attributes
-        )
-        if tag in ("a", "button"):
-            assert not {"a", "button"} & set(self.open)
-        if tag in ("a", "button", "h1", "h2", "h3", "dt", "dd"):
-            self.texts.setdefault(tag, []).append("")
-        if tag not in CANNOT_CLOSE:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        for tag in self.texts.keys() & set(self.open):
-            self.texts[tag][-1] += data.strip()
-
-
-def test_pages_are_made_of_headings_landmarks_lists_and_buttons(ada: User, client: Client) -> None:
-    empty = client.get(LIST)
-    account = make_account(
-        owner=ada,
-        display_name="Harbour",
-        username="harbour",
-        bio="A\nB",
-        profile_image_url="https://cdn.example/a.jpg",
-        scopes=["user.info.basic"],
-        last_error_at=timezone.now(),
-        last_error_code=1,
-        last_error_request_id="2026",
-    )
-    for number in range(50):
-        make_account(owner=ada, open_id=f"more-{number}")
-    urls = [LIST, page_of(account), CONNECT, CALLBACK, f"{page_of(account)}disconnect/"]
-    for response in (empty, *map(client.get, urls)):
-        outline = Outline(response.content.decode())
-        assert [outline.tags.count(tag) for tag in ("h1", "main", "header")] == [1, 1, 1]
-        levels = [int(tag[1]) for tag in outline.tags if tag in ("h1", "h2", "h3")]
-        assert all(after - before <= 1 for before, after in pairwise(levels))
-        assert len(outline.ids) == len(set(outline.ids))
-        assert set(outline.labelled_by) <= set(outline.ids)
-        assert all(all(texts) for texts in outline.texts.values())
-
-
-@override_settings(LANGUAGE_CODE="de")
-def test_pages_are_shown_in_another_language(ada: User, client: Client) -> None:
-    account = make_account(owner=ada, followers_count=1_532)
-    page = client.get(page_of(account)).content.decode()
-    assert '<html lang="de">' in page
-    assert "1.532" in page
