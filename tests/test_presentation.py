@@ -41,12 +41,12 @@ def test_relative_time_is_rounded_to_the_unit_that_fits(distance: timedelta, exp
     assert presentation.relative_time(timezone.now() + distance) == expected
 
 
-def test_relative_time_is_translated_with_the_words_of_django() -> None:
+def test_relative_time_uses_djangos_translations() -> None:
     with translation.override("de"):
         assert "5 Stunden" in presentation.relative_time(timezone.now() + timedelta(hours=5))
 
 
-def test_time_element_gives_the_exact_time_on_hovering() -> None:
+def test_time_element_shows_the_exact_time_on_hover() -> None:
     instant = datetime.fromisoformat("2026-11-22T10:00:00+00:00")
     with timezone.override("Europe/Berlin"):
         element = presentation.time_element(instant)
@@ -75,13 +75,13 @@ def test_times_at_the_ends_of_the_calendar_are_shown(instant: datetime, zone: st
         assert " UTC" in presentation.time_in_full(instant)
 
 
-def test_unknown_time_says_so() -> None:
+def test_unknown_time_is_labelled() -> None:
     assert presentation.time_element(None) == "unknown"
     assert presentation.time_element(None, unknown="never") == "never"
     assert presentation.time_in_full(None) == "unknown"
 
 
-def test_figure_sets_thousands_apart_and_tells_none_from_zero() -> None:
+def test_count_has_thousands_separators_and_distinguishes_none_from_zero() -> None:
     assert presentation.format_count(152_300_411) == "152,300,411"
     assert presentation.format_count(0) == "0"
     assert presentation.format_count(None) == "-"

@@ -34,7 +34,7 @@ REVOKE_CALL = "/tt_user/oauth2/revoke/"
 
 
 def log_in(client: Client, username: str = "ada", may: str = "add", **overrides: Any) -> User:
-    """Log in a new user who has these permissions on accounts, such as "add view"."""
+    """Log in a new user with these permissions on accounts, such as "add view"."""
     user = make_user(username, **overrides)
     codenames = [f"{action}_businessaccount" for action in may.split()]
     user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
@@ -43,27 +43,27 @@ def log_in(client: Client, username: str = "ada", may: str = "add", **overrides:
 
 
 def twin(client: Client) -> Client:
-    """Another client in the same session; unlike a used one, it reads MIDDLEWARE again."""
+    """Another client in the same session, which reads MIDDLEWARE afresh, unlike a used one."""
     other = Client()
     other.cookies = client.cookies
     return other
 
 
 def leave(client: Client, next_url: str = "") -> str:
-    """Press "connect"; return TikTok's URL."""
+    """Press "connect" and return TikTok's URL."""
     response = client.post(CONNECT, {"next": next_url} if next_url else {})
     assert response.status_code == 302, response.content
     return response.headers["Location"]
 
 
 def come_back(simulator: Simulator, url: str, **decision: Any) -> str:
-    """Decide on the consent page; return the callback's path with its query."""
+    """Decide on the consent page and return the path and query of the callback."""
     parts = urlsplit(simulator.authorize(url, **decision))
     return f"{parts.path}?{parts.query}"
 
 
 def visit(client: Client, simulator: Simulator, next_url: str = "", **decision: Any) -> str:
-    """Go from the connect button to the redirect back, without following it; return its path."""
+    """Go from the connect button to the redirect back, without following it."""
     return come_back(simulator, leave(client, next_url), **decision)
 
 
@@ -83,7 +83,7 @@ def messages_of(response: Any) -> list[str]:
 
 
 def failing(*parts: str) -> AbstractContextManager[None]:
-    """Make the statements that contain all these texts fail."""
+    """Let the database refuse statements that contain all these texts."""
 
     def refuse(execute: Any, sql: str, *arguments: Any) -> Any:
         if all(part in sql for part in parts):
@@ -94,7 +94,7 @@ def failing(*parts: str) -> AbstractContextManager[None]:
 
 
 def assert_nothing_holds(secrets: Iterable[str], *texts: str) -> None:
-    """Neither the texts nor a session contain a secret, in any spelling."""
+    """Assert that no text and no session contains a secret, in any encoding."""
     stored = [str(session.get_decoded()) for session in Session.objects.all()]
     search = Search(secrets)
     for text in (*texts, *stored):

@@ -49,7 +49,7 @@ def owner(db: None) -> User:
 
 
 @override_settings(ROOT_URLCONF=__name__)
-def test_button_connects_and_comes_back_to_the_page(db: None) -> None:
+def test_button_connects_and_returns_to_the_page(db: None) -> None:
     client = Client(enforce_csrf_checks=True)
     log_in(client)
     page = client.get("/shop/")
@@ -65,7 +65,7 @@ def test_button_connects_and_comes_back_to_the_page(db: None) -> None:
 
 
 @override_settings(ROOT_URLCONF=__name__)
-def test_who_is_not_logged_in_gets_there_by_way_of_the_login(client: Client, owner: User) -> None:
+def test_anonymous_visitors_get_there_through_the_login(client: Client, owner: User) -> None:
     page = client.get("/shop/").content.decode()
     link = "/tiktok/connect/?next=%2Fshop%2F"
     assert f'href="{link}">Connect your shop</a>' in page
@@ -79,7 +79,9 @@ def test_who_is_not_logged_in_gets_there_by_way_of_the_login(client: Client, own
 
 @override_settings(ROOT_URLCONF=__name__)
 @pytest.mark.parametrize("permission", ["tiktok_business.add_businessaccount", None])
-def test_who_may_not_connect_gets_nothing(db: None, client: Client, permission: str | None) -> None:
+def test_users_who_may_not_connect_get_nothing(
+    db: None, client: Client, permission: str | None
+) -> None:
     log_in(client, may="view change delete")
     with override_tiktok(CONNECT_PERMISSION=permission):
         assert text_of(client.get("/shop/")) == ("" if permission else "Connect your shop")
@@ -95,7 +97,7 @@ def test_label_and_next_have_defaults_and_are_escaped(owner: User) -> None:
     assert "<script" not in odd
 
 
-def test_page_around_does_not_change_the_button(owner: User) -> None:
+def test_context_of_the_page_does_not_change_the_button(owner: User) -> None:
     values = {"about": "A", "next_url": "/elsewhere/", "how": "link", "label": "L"}
     button = rendered("{% connect_tiktok %}", RequestContext(request_of(owner), values))
     assert ">Connect TikTok</button>" in button
@@ -118,11 +120,11 @@ def test_request_need_not_be_in_the_template(owner: User) -> None:
     [{}, {"user": None}, {"request": RequestFactory().get("/")}],
     ids=["nothing", "nobody", "a request"],
 )
-def test_without_a_user_there_is_a_link_to_the_page_that_asks(values: dict[str, Any]) -> None:
+def test_without_a_user_there_is_a_link_to_the_confirm_page(values: dict[str, Any]) -> None:
     assert rendered("{% connect_tiktok %}", Context(values)) == LINK
 
 
-def test_without_a_csrf_token_there_is_a_link_for_who_may_connect(owner: User) -> None:
+def test_without_a_csrf_token_there_is_a_link_for_users_who_may_connect(owner: User) -> None:
     grace = make_user("grace")
     for name, of in (("user", lambda user: user), ("request", request_of)):
         assert rendered("{% connect_tiktok %}", Context({name: of(owner)})) == LINK

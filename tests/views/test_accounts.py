@@ -58,7 +58,7 @@ def test_accounts_of_others_and_of_nobody_are_not_found(db: None, client: Client
         assert client.get(url).status_code == 404
 
 
-def test_who_may_view_accounts_sees_all_of_them(db: None, client: Client) -> None:
+def test_view_permission_shows_all_accounts(db: None, client: Client) -> None:
     log_in(client, may="view")
     theirs, nobodys = make_account(owner=make_user("grace")), make_account(open_id="2")
     assert "connected by grace" in text_of(client.get(page_of(theirs)))
@@ -94,7 +94,7 @@ def test_subclass_decides_which_accounts_there_are(ada: User, rf: Any) -> None:
         ({}, "cannot decrypt", "An administrator can restore the missing key"),
     ],
 )
-def test_page_says_what_each_state_means_and_what_to_do(
+def test_page_explains_each_health_and_what_to_do(
     ada: User, client: Client, changes: dict[str, Any], label: str, words: str
 ) -> None:
     if days := changes.get("refresh_token_expires_at"):
@@ -110,12 +110,12 @@ def test_page_says_what_each_state_means_and_what_to_do(
     assert ("Permissions Granted" in text) is (label != "revoked")
 
 
-def test_each_state_has_words() -> None:
+def test_each_health_has_advice() -> None:
     assert len({health.advice for health in Health}) == len(Health)
 
 
 @pytest.mark.parametrize("failures", [0, 2])
-def test_account_of_another_app_is_not_said_to_be_renewed(
+def test_account_of_another_app_is_not_described_as_renewed(
     ada: User, client: Client, failures: int
 ) -> None:
     account = make_account(owner=ada, app_id="7999", consecutive_failures=failures)
@@ -127,9 +127,7 @@ def test_account_of_another_app_is_not_said_to_be_renewed(
         assert "renewed before then" not in text
 
 
-def test_page_tells_when_access_was_renewed_and_when_the_consent_ends(
-    ada: User, client: Client
-) -> None:
+def test_page_shows_the_last_renewal_and_the_end_of_consent(ada: User, client: Client) -> None:
     now = timezone.now()
     account = make_account(
         owner=ada,
@@ -145,7 +143,7 @@ def test_page_tells_when_access_was_renewed_and_when_the_consent_ends(
     assert "Access renewed not yet" in text_of(client.get(page_of(account)))
 
 
-def test_page_tells_tiktoks_code_and_request_id_but_not_its_words(
+def test_page_shows_tiktoks_code_and_request_id_but_not_its_message(
     ada: User, client: Client
 ) -> None:
     account = make_account(
@@ -162,7 +160,7 @@ def test_page_tells_tiktoks_code_and_request_id_but_not_its_words(
     assert "FRAUD" not in text
 
 
-def test_page_shows_the_figures_and_when_they_were_read(ada: User, client: Client) -> None:
+def test_page_shows_counts_and_the_time_of_the_last_sync(ada: User, client: Client) -> None:
     account = make_account(
         owner=ada,
         followers_count=152_300_411,
@@ -178,7 +176,7 @@ def test_page_shows_the_figures_and_when_they_were_read(ada: User, client: Clien
     assert "The profile could not be read yet." in text_of(client.get(page_of(account)))
 
 
-def test_bio_keeps_its_lines_and_nothing_invisible(ada: User, client: Client) -> None:
+def test_bio_keeps_line_breaks_without_invisible_characters(ada: User, client: Client) -> None:
     account = make_account(owner=ada, bio="\n<b>Bread</b>\u202e\r\n\nevery  day\n")
     page = client.get(page_of(account)).content.decode()
     bio = '<p class="bio" dir="auto">&lt;b&gt;Bread&lt;/b&gt;<br><br>every day</p>'
@@ -187,14 +185,16 @@ def test_bio_keeps_its_lines_and_nothing_invisible(ada: User, client: Client) ->
     assert 'class="bio"' not in client.get(page_of(account)).content.decode()
 
 
-def test_texts_of_the_holder_cannot_turn_their_neighbours_round(ada: User, client: Client) -> None:
+def test_right_to_left_text_of_the_holder_does_not_reorder_its_neighbours(
+    ada: User, client: Client
+) -> None:
     account = make_account(
         owner=ada, display_name="(Bakery)", username="x", scopes=["(unknown)"], is_verified=True
     )
     for url in (LIST, page_of(account), f"{page_of(account)}disconnect/"):
         page = client.get(url).content.decode()
         for text in ("(Bakery)", "@x"):
-            # What is neither isolated nor in the title stands alone.
+            # Everywhere but in the title and in URLs the text is isolated.
             assert f"<bdi>{text}</bdi>" in page
             assert page.count(text) == page.count(f"<bdi>{text}</bdi>") + page.count(
                 f"{text}</title>"
@@ -208,7 +208,7 @@ def test_f34_page_holds_no_token(ada: User, client: Client) -> None:
     assert_nothing_holds(tokens, rendered(client.get(page_of(account))))
 
 
-def test_page_takes_the_same_number_of_queries_whatever_there_is(db: None, client: Client) -> None:
+def test_page_needs_the_same_number_of_queries_for_any_account(db: None, client: Client) -> None:
     ada = log_in(client, may="view add change delete")
     bare = make_account(owner=ada)
     full = make_account(owner=make_user("grace"), open_id="2", scopes=SCOPES, bio="A\nB")
@@ -274,7 +274,7 @@ def test_page_offers_what_the_list_offers(
         ("", "active", False),
     ],
 )
-def test_who_may_not_reconnect_is_told_whom_to_ask(
+def test_users_who_may_not_reconnect_are_told_whom_to_ask(
     db: None, client: Client, may: str, status: str, is_told: bool
 ) -> None:
     account = make_account(owner=log_in(client, may=may), status=status)
@@ -284,7 +284,7 @@ def test_who_may_not_reconnect_is_told_whom_to_ask(
 
 
 @pytest.mark.parametrize("may", ["add", ""])
-def test_missing_permissions_are_named_in_words_with_a_button_for_who_may_reconnect(
+def test_missing_permissions_are_described_with_a_button_for_users_who_may_reconnect(
     db: None, client: Client, may: str
 ) -> None:
     account = make_account(owner=log_in(client, may=may), scopes=["user.info.basic"])
@@ -295,7 +295,7 @@ def test_missing_permissions_are_named_in_words_with_a_button_for_who_may_reconn
     assert ("Reconnect to grant them" in text) is (may == "add")
 
 
-def test_account_that_granted_all_lacks_nothing(ada: User, client: Client) -> None:
+def test_account_with_all_permissions_lists_none_as_missing(ada: User, client: Client) -> None:
     account = make_account(owner=ada, scopes=SCOPES)
     with override_tiktok(SCOPES=SCOPES):
         text = text_of(client.get(page_of(account)))
@@ -313,7 +313,7 @@ def test_account_that_granted_all_lacks_nothing(ada: User, client: Client) -> No
         ({"scopes": SCOPES}, None),
     ],
 )
-def test_one_button_at_most_stands_out(
+def test_at_most_one_button_is_emphasised(
     ada: User, client: Client, changes: dict[str, Any], main: str | None
 ) -> None:
     account = make_account(owner=ada, **{"scopes": ["user.info.basic"], **changes})
@@ -324,7 +324,7 @@ def test_one_button_at_most_stands_out(
     assert main is None or f"{start}{main}<" in page
 
 
-def test_reconnecting_and_disconnecting_from_the_page_end_there(
+def test_reconnecting_and_disconnecting_return_to_the_page(
     ada: User, client: Client, simulator: Simulator
 ) -> None:
     account = connect(simulator, owner=ada)
@@ -339,7 +339,7 @@ def test_reconnecting_and_disconnecting_from_the_page_end_there(
 
 
 @pytest.mark.parametrize(("next_url", "ends_on_the_list"), [("", True), ("/tiktok/__pk__/", False)])
-def test_connecting_ends_on_the_list_or_on_the_page_when_asked_to(
+def test_connecting_ends_on_the_list_or_on_the_requested_account_page(
     ada: User, client: Client, simulator: Simulator, next_url: str, ends_on_the_list: bool
 ) -> None:
     ended = client.get(visit(client, simulator, next_url)).headers["Location"]

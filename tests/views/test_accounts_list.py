@@ -29,13 +29,13 @@ TOKENS = ("act.test-access-token", "rft.test-refresh-token")
 NEEDED_SCOPES = ["user.info.basic", "video.list"]
 
 
-def test_list_wants_a_login(db: None, client: Client) -> None:
+def test_list_requires_a_login(db: None, client: Client) -> None:
     response = client.get(LIST)
     assert response.status_code == 302
     assert response.headers["Location"] == "/admin/login/?next=/tiktok/"
 
 
-def test_list_shows_ones_own_accounts_only(ada: User, client: Client) -> None:
+def test_list_shows_only_the_users_own_accounts(ada: User, client: Client) -> None:
     make_account(open_id="1", display_name="Mine", owner=ada)
     make_account(open_id="2", display_name="Theirs", owner=make_user("grace"))
     make_account(open_id="3", display_name="Nobodys")
@@ -47,7 +47,7 @@ def test_list_shows_ones_own_accounts_only(ada: User, client: Client) -> None:
     assert "connected by" not in text
 
 
-def test_list_shows_all_accounts_to_who_may_view_them(db: None, client: Client) -> None:
+def test_list_shows_all_accounts_with_the_view_permission(db: None, client: Client) -> None:
     ada = log_in(client, may="view")
     make_account(open_id="1", display_name="Mine", owner=ada)
     make_account(open_id="2", display_name="Theirs", owner=make_user("grace"))
@@ -72,7 +72,7 @@ def test_list_offers_what_the_user_may_do(
     make_account(open_id="3")
     make_account(open_id="4", owner=make_user("gone"), status="revoked")
     page = client.get(LIST).content.decode()
-    # The revoked account of somebody else can be reconnected by who may change accounts.
+    # With the change permission, another user's revoked account can be reconnected.
     assert page.count(">Reconnect<") == reconnect + (may == "view add change")
     assert page.count(">Disconnect<") == disconnect
 
@@ -86,7 +86,7 @@ def test_empty_list_says_what_to_do(db: None, client: Client, may: str, is_invit
     assert ("ask an administrator" in text) is not is_invited
 
 
-def test_list_takes_the_same_number_of_queries_for_many_accounts(db: None, client: Client) -> None:
+def test_list_needs_the_same_number_of_queries_for_many_accounts(db: None, client: Client) -> None:
     ada = log_in(client, may="view add change delete")
     counts = []
     for number in range(20):
@@ -130,7 +130,7 @@ def test_list_has_pages_with_the_newest_first(ada: User, client: Client) -> None
         ({"refresh_token_expires_at": -5}, "reconnect needed", "Connect the account again."),
     ],
 )
-def test_list_tells_how_an_account_fares(
+def test_list_shows_the_health_of_an_account(
     ada: User, client: Client, changes: dict[str, str | int], label: str, words: str
 ) -> None:
     if "refresh_token_expires_at" in changes:
@@ -161,7 +161,7 @@ def test_f22_list_works_without_any_fitting_key(ada: User, client: Client) -> No
     assert "cannot decrypt" in text_of(response)
 
 
-def test_list_tells_tiktoks_code_and_request_id_but_not_its_words(
+def test_list_shows_tiktoks_code_and_request_id_but_not_its_message(
     ada: User, client: Client
 ) -> None:
     make_account(
@@ -177,9 +177,7 @@ def test_list_tells_tiktoks_code_and_request_id_but_not_its_words(
     assert "FRAUD" not in text
 
 
-def test_list_does_not_call_access_renewed_in_time_that_has_ended(
-    ada: User, client: Client
-) -> None:
+def test_list_does_not_call_expired_access_renewed_in_time(ada: User, client: Client) -> None:
     make_account(owner=ada, access_token_expires_at=timezone.now() - timedelta(minutes=3))
     text = text_of(client.get(LIST))
     assert "Access expires 3 minutes ago Consent" in text
@@ -193,7 +191,7 @@ def test_list_marks_accounts_of_another_app(ada: User, client: Client) -> None:
     assert "renewed before then" not in text
 
 
-def test_list_names_missing_permissions_in_words(ada: User, client: Client) -> None:
+def test_list_describes_missing_permissions(ada: User, client: Client) -> None:
     make_account(owner=ada, scopes=["user.info.basic"])
     with override_tiktok(SCOPES=NEEDED_SCOPES):
         text = text_of(client.get(LIST))
@@ -228,7 +226,7 @@ def test_f34_list_holds_no_token(ada: User, client: Client) -> None:
     assert_nothing_holds(TOKENS, rendered(client.get(LIST)))
 
 
-def test_wrong_setting_makes_the_list_a_page_that_says_so(ada: User, client: Client) -> None:
+def test_wrong_setting_shows_an_error_page_instead_of_the_list(ada: User, client: Client) -> None:
     make_account(owner=ada)
     with override_tiktok(CONNECT_PERMISSION=5):
         response = client.get(LIST)

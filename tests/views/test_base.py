@@ -44,7 +44,7 @@ CANNOT_CLOSE = {"meta", "link", "input", "img", "br"}
 
 
 class Outline(HTMLParser):
-    """The structure of a page; checks on the way that elements are closed in order."""
+    """The structure of a page; also asserts that elements are closed in order."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Outline(HTMLParser):
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.name)
-def test_template_has_no_script_no_inline_style_and_no_foreign_address(template: Path) -> None:
+def test_template_has_no_script_inline_style_or_external_url(template: Path) -> None:
     source = template.read_text(encoding="utf-8")
     assert not re.search(r"<script|<style|\sstyle=|\son[a-z]+=|https?://|javascript:", source)
 
@@ -159,7 +159,7 @@ def test_pages_are_shown_in_another_language(ada: User, client: Client) -> None:
     assert "1.532" in page
 
 
-def test_pages_are_not_cached_and_send_no_url_on(client: Client, ada: User) -> None:
+def test_pages_are_not_cached_and_leak_no_url(client: Client, ada: User) -> None:
     for response in (client.get(CONNECT), client.post(CONNECT)):
         assert "no-store" in response.headers["Cache-Control"]
         assert response.headers["Referrer-Policy"] == "strict-origin"
@@ -194,7 +194,7 @@ def test_f46_unsafe_next_is_ignored(
     assert response.headers["Location"] == LIST
 
 
-def test_f46_next_that_no_page_can_show_is_ignored(client: Client, ada: User) -> None:
+def test_f46_unprintable_or_too_long_next_is_ignored(client: Client, ada: User) -> None:
     response = client.get(
         f"{CONNECT}?next=/%2B2AA-/", headers={"content-type": "text/html; charset=utf-7"}
     )
@@ -202,7 +202,7 @@ def test_f46_next_that_no_page_can_show_is_ignored(client: Client, ada: User) ->
     assert 'name="next"' not in response.content.decode()
 
 
-def test_f46_next_on_this_host_needs_https_when_the_request_has_it(
+def test_f46_next_on_this_host_needs_https_if_the_request_uses_it(
     client: Client, ada: User
 ) -> None:
     for secure, is_kept in ((False, True), (True, False)):
@@ -210,7 +210,7 @@ def test_f46_next_on_this_host_needs_https_when_the_request_has_it(
         assert ("http://testserver/x/" in response.content.decode()) is is_kept
 
 
-def test_next_travels_from_the_confirm_page_to_the_end(
+def test_next_is_kept_from_the_confirm_page_to_the_final_redirect(
     client: Client, ada: User, simulator: Simulator
 ) -> None:
     page = client.get(CONNECT, {"next": "/settings/?tab=<b>"}).content.decode()
@@ -233,7 +233,7 @@ def test_pk_in_next_becomes_the_account(client: Client, ada: User, simulator: Si
         ("https://other.example/done/", "https://other.example/done/"),
     ],
 )
-def test_setting_says_where_it_ends(
+def test_connect_redirect_url_is_the_default_destination(
     client: Client, ada: User, simulator: Simulator, configured: str, location: str
 ) -> None:
     with override_tiktok(CONNECT_REDIRECT_URL=configured):
@@ -241,7 +241,7 @@ def test_setting_says_where_it_ends(
         assert client.get(visit(client, simulator, "/own/")).headers["Location"] == "/own/"
 
 
-def test_setting_that_names_nothing_ends_on_the_list_and_is_logged(
+def test_unresolvable_connect_redirect_url_ends_on_the_list_and_is_logged(
     client: Client, ada: User, simulator: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     with override_tiktok(CONNECT_REDIRECT_URL="nowhere"):
@@ -253,7 +253,7 @@ def test_setting_that_names_nothing_ends_on_the_list_and_is_logged(
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
-def test_wrong_setting_is_a_page_that_names_it_to_staff_only(
+def test_wrong_setting_shows_a_page_that_names_it_only_to_staff(
     db: None, client: Client, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     for username, is_staff in (("ada", False), ("boss", True)):

@@ -56,7 +56,7 @@ def broken_session() -> requests.Session:
     raise RuntimeError("The project's session factory fails.")
 
 
-def test_callback_connects_the_account_and_moves_on(
+def test_callback_connects_the_account_and_redirects(
     client: Client, ada: User, simulator: Simulator
 ) -> None:
     response = client.get(visit(client, simulator))
@@ -87,7 +87,7 @@ def test_f37_nothing_that_remains_holds_code_state_or_token(
     )
 
 
-def test_f37_answer_is_not_cached_and_sends_no_url_on(
+def test_f37_callback_is_not_cached_and_leaks_no_url(
     client: Client, ada: User, simulator: Simulator
 ) -> None:
     back = visit(client, simulator)
@@ -122,7 +122,7 @@ def test_f34_error_report_after_the_exchange_holds_no_token(
     back = visit(client, simulator)
     response = client.get(back)
     assert response.status_code == 500
-    account = BusinessAccount.objects.get()  # connected all the same
+    account = BusinessAccount.objects.get()  # connected nevertheless
     assert_nothing_holds(
         [value_in(back, "code"), value_in(back, "state"), account.access_token],
         response.content.decode(),
@@ -132,7 +132,7 @@ def test_f34_error_report_after_the_exchange_holds_no_token(
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.urls("tests.views.test_callback")
-def test_crash_after_the_exchange_takes_nothing_back_with_atomic_requests(
+def test_crash_after_the_exchange_rolls_nothing_back_with_atomic_requests(
     client: Client, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
@@ -146,7 +146,7 @@ def test_crash_after_the_exchange_takes_nothing_back_with_atomic_requests(
     assert BusinessAccount.objects.count() == 1
 
 
-def test_without_the_messages_app_it_works_in_silence(
+def test_callback_works_without_the_messages_app(
     client: Client, ada: User, simulator: Simulator
 ) -> None:
     without = [name for name in settings.MIDDLEWARE if "messages" not in name]
@@ -159,7 +159,7 @@ def test_without_the_messages_app_it_works_in_silence(
 @pytest.mark.parametrize(
     "fault", [{"code": 50000}, {"code": 40001, "times": 2}, {"fault": "timeout_after"}]
 )
-def test_f03_failing_profile_leaves_a_connected_account_and_says_so(
+def test_f03_failing_profile_leaves_a_connected_account_and_a_message(
     client: Client,
     ada: User,
     simulator: Simulator,
@@ -207,7 +207,7 @@ def test_f48_scopes_that_were_not_granted_are_named(
     assert "See your public videos" in text
 
 
-def test_f39_without_a_session_the_page_says_how_to_go_on(
+def test_f39_without_a_session_the_page_explains_how_to_continue(
     ada: User, client: Client, simulator: Simulator
 ) -> None:
     back = visit(client, simulator)
@@ -219,7 +219,7 @@ def test_f39_without_a_session_the_page_says_how_to_go_on(
     assert nothing_happened(simulator)
 
 
-def test_f39_login_required_middleware_does_not_pass_the_code_on(
+def test_f39_login_required_middleware_does_not_leak_the_code(
     ada: User, client: Client, simulator: Simulator
 ) -> None:
     back = visit(client, simulator)
@@ -233,7 +233,7 @@ def test_f39_login_required_middleware_does_not_pass_the_code_on(
         assert twin(client).get(back).status_code == 302
 
 
-def test_permission_that_was_withdrawn_meanwhile_counts(
+def test_permission_withdrawn_meanwhile_is_respected(
     ada: User, client: Client, simulator: Simulator
 ) -> None:
     back = visit(client, simulator)
@@ -244,7 +244,7 @@ def test_permission_that_was_withdrawn_meanwhile_counts(
     assert nothing_happened(simulator)
 
 
-def test_f40_denial_is_a_page_with_another_try(
+def test_f40_denial_shows_a_page_with_a_retry_button(
     ada: User, client: Client, simulator: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -263,17 +263,15 @@ def test_f40_denial_is_a_page_with_another_try(
     assert client.get(again).headers["Location"] == "/settings/"
 
 
-def test_f40_another_try_goes_where_the_first_would_have(
-    ada: User, client: Client, simulator: Simulator
-) -> None:
+def test_f40_retry_keeps_the_next_url(ada: User, client: Client, simulator: Simulator) -> None:
     page = client.get(visit(client, simulator, "/a/__pk__/", approve=False)).content.decode()
     assert f'<form method="post" action="{CONNECT}">' in page
     assert '<input type="hidden" name="next" value="/a/__pk__/">' in page
-    assert "Go back" not in page  # there is no such page yet
+    assert "Go back" not in page  # the page of the account does not exist yet
 
 
 @pytest.mark.parametrize("name", ["error", "error_code", "error_description", "error_reason"])
-def test_f40_any_sign_of_an_error_is_a_denial_even_beside_a_code(
+def test_f40_any_error_parameter_is_a_denial_even_beside_a_code(
     ada: User,
     client: Client,
     simulator: Simulator,
@@ -288,10 +286,10 @@ def test_f40_any_sign_of_an_error_is_a_denial_even_beside_a_code(
     assert "FRAUD" not in rendered(response) + caplog.text
     assert "TikTok did not grant access: reason unknown." in caplog.text
     assert nothing_happened(simulator)
-    assert client.get(back).status_code == 409  # the answer is used up
+    assert client.get(back).status_code == 409  # the response is used up
 
 
-def test_f40_denial_without_a_state_of_ours_says_nothing_of_a_denial(
+def test_f40_denial_with_an_unknown_state_is_not_shown_as_a_denial(
     ada: User, client: Client, simulator: Simulator
 ) -> None:
     response = client.get(f"{CALLBACK}?error=access_denied&state=guess")
@@ -299,7 +297,7 @@ def test_f40_denial_without_a_state_of_ours_says_nothing_of_a_denial(
     assert "No access was given" not in text_of(response)
 
 
-def test_f44_second_hit_shows_that_it_is_done(
+def test_f44_second_request_shows_that_the_account_is_connected(
     ada: User, client: Client, simulator: Simulator
 ) -> None:
     back = visit(client, simulator, "/settings/")
@@ -311,14 +309,16 @@ def test_f44_second_hit_shows_that_it_is_done(
     assert simulator.count(TOKEN_CALL) == 1
 
 
-def test_f44_head_uses_nothing_up(ada: User, client: Client, simulator: Simulator) -> None:
+def test_f44_head_does_not_use_up_the_response(
+    ada: User, client: Client, simulator: Simulator
+) -> None:
     back = visit(client, simulator)
     assert client.head(back).status_code == 405
     assert client.post(back).status_code == 405
     assert client.get(back).status_code == 302
 
 
-def test_answer_without_a_code_is_incomplete(
+def test_response_without_a_code_is_incomplete(
     ada: User, client: Client, simulator: Simulator
 ) -> None:
     response = client.get(f"{CALLBACK}?code=&state={value_in(leave(client), 'state')}")
@@ -327,7 +327,7 @@ def test_answer_without_a_code_is_incomplete(
     assert nothing_happened(simulator)
 
 
-def test_setting_that_is_missing_by_now_is_a_page(
+def test_setting_missing_by_then_shows_an_error_page(
     ada: User, client: Client, simulator: Simulator
 ) -> None:
     back = visit(client, simulator)
@@ -338,7 +338,7 @@ def test_setting_that_is_missing_by_now_is_a_page(
     assert nothing_happened(simulator)
 
 
-def test_account_that_cannot_be_stored_is_a_page(
+def test_account_that_cannot_be_stored_shows_an_error_page(
     ada: User, client: Client, simulator: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     back = visit(client, simulator)
@@ -367,7 +367,7 @@ def test_f45_account_of_another_user_stays_as_it_is(
     assert (row.access_token, row.refresh_token) == simulator.live_tokens(row.open_id)
 
 
-def test_f45_who_may_change_accounts_renews_it_for_its_owner(
+def test_f45_user_who_may_change_accounts_renews_it_for_its_owner(
     db: None, client: Client, simulator: Simulator
 ) -> None:
     grace = make_user("grace")

@@ -95,7 +95,9 @@ def test_anonymous_visitor_is_sent_to_log_in(db: None, client: Client, method: s
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
-def test_user_without_the_permission_is_told_so(db: None, client: Client, method: str) -> None:
+def test_user_without_the_permission_gets_an_explanation(
+    db: None, client: Client, method: str
+) -> None:
     log_in(client, may="view change delete")
     response = getattr(client, method)(CONNECT)
     assert response.status_code == 403
@@ -111,7 +113,7 @@ def test_no_permission_is_needed_when_the_setting_says_so(db: None, client: Clie
         assert client.post(CONNECT).status_code == 302
 
 
-def test_confirm_page_says_who_and_what_in_plain_words(client: Client, ada: User) -> None:
+def test_confirm_page_shows_the_owner_and_the_scopes_in_words(client: Client, ada: User) -> None:
     with override_tiktok(SCOPES=["user.info.basic", "video.publish", "new.scope"]):
         text = text_of(client.get(CONNECT))
     assert "will belong to you, ada ." in text
@@ -120,14 +122,14 @@ def test_confirm_page_says_who_and_what_in_plain_words(client: Client, ada: User
     assert "new.scope" in text
 
 
-def test_confirm_page_tells_the_scopes_of_the_portals_url(client: Client, ada: User) -> None:
+def test_confirm_page_shows_the_scopes_of_the_portals_url(client: Client, ada: User) -> None:
     with override_tiktok(AUTHORIZATION_URL=PORTAL_URL):
         text = text_of(client.get(CONNECT))
     assert "Publish videos and photos for you" in text
     assert "See your public videos" not in text
 
 
-def test_start_asks_tiktok_for_the_configured_scopes(client: Client, ada: User) -> None:
+def test_start_requests_the_configured_scopes(client: Client, ada: User) -> None:
     with override_tiktok(SCOPES=["user.info.basic", "video.list"]):
         url = leave(client)
     parts = urlsplit(url)
@@ -148,7 +150,7 @@ def test_f49_consent_page_can_be_asked_for_each_time(client: Client, ada: User) 
         assert value_in(leave(client), "disable_auto_auth") == "1"
 
 
-def test_url_of_the_portal_is_kept_to_the_letter(client: Client, ada: User) -> None:
+def test_url_of_the_portal_is_kept_unchanged(client: Client, ada: User) -> None:
     with override_tiktok(AUTHORIZATION_URL=PORTAL_URL):
         url = leave(client)
     assert url == f"{PORTAL_URL}&state={value_in(url, 'state')}"
@@ -184,7 +186,7 @@ def test_f47_setting_wins_over_the_host_header(client: Client, ada: User) -> Non
 
 
 @pytest.mark.parametrize("secure", [True, False])
-def test_f47_without_the_setting_the_request_says_it(
+def test_f47_without_the_setting_the_redirect_uri_comes_from_the_request(
     client: Client, ada: User, secure: bool
 ) -> None:
     with override_tiktok(REDIRECT_URI=None):
@@ -194,7 +196,7 @@ def test_f47_without_the_setting_the_request_says_it(
     assert value_in(response.headers["Location"], "redirect_uri") == expected
 
 
-def test_f47_the_redirect_uri_of_the_start_is_exchanged_though_the_setting_changed(
+def test_f47_redirect_uri_of_the_start_is_exchanged_even_if_the_setting_has_changed(
     client: Client, ada: User, simulator: Simulator
 ) -> None:
     back = visit(client, simulator)
@@ -204,7 +206,7 @@ def test_f47_the_redirect_uri_of_the_start_is_exchanged_though_the_setting_chang
 
 
 @pytest.mark.urls("tests.views.test_connect")
-def test_hooks_of_subclasses_decide(db: None, client: Client) -> None:
+def test_subclasses_can_override_the_hooks(db: None, client: Client) -> None:
     log_in(client, may="")
     uris = ["https://own.example/back/"]
     with running_simulator(redirect_uris=uris) as simulator:

@@ -52,7 +52,7 @@ def test_f50_disconnecting_ends_the_grant_and_clears_the_tokens(
     assert_nothing_holds(tokens, rendered(response), rendered(client.get(LIST)))
 
 
-def test_f50_disconnecting_works_though_tiktok_cannot_be_told(
+def test_f50_disconnecting_works_when_tiktok_cannot_be_reached(
     ada: User, client: Client, simulator: Simulator
 ) -> None:
     account = connect(simulator, owner=ada)
@@ -89,7 +89,7 @@ def test_account_of_somebody_else_is_not_found(
     assert not BusinessAccount.objects.filter(status="revoked").exists()
 
 
-def test_who_may_delete_accounts_may_disconnect_any(
+def test_delete_permission_allows_disconnecting_any_account(
     db: None, client: Client, simulator: Simulator
 ) -> None:
     log_in(client, may="delete")
@@ -107,7 +107,7 @@ def test_anonymous_visitor_cannot_disconnect(
     assert BusinessAccount.objects.get().status == "active"
 
 
-def test_disconnecting_takes_the_csrf_token(ada: User, simulator: Simulator) -> None:
+def test_disconnecting_requires_the_csrf_token(ada: User, simulator: Simulator) -> None:
     account = connect(simulator, owner=ada)
     client = Client(enforce_csrf_checks=True)
     client.force_login(ada)
@@ -119,7 +119,7 @@ def test_disconnecting_takes_the_csrf_token(ada: User, simulator: Simulator) -> 
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
-def test_disconnecting_twice_says_that_it_is_done(
+def test_disconnecting_twice_reports_that_it_is_done(
     ada: User, client: Client, simulator: Simulator, method: str
 ) -> None:
     account = make_account(owner=ada, display_name="Harbour", status="revoked")
@@ -129,7 +129,7 @@ def test_disconnecting_twice_says_that_it_is_done(
     assert simulator.count(REVOKE_CALL) == 0
 
 
-def test_disconnect_that_a_reconnect_overtakes_is_a_page(
+def test_disconnect_overtaken_by_a_reconnect_shows_an_error_page(
     ada: User, client: Client, simulator: Simulator
 ) -> None:
     account = connect(simulator, owner=ada)
@@ -141,7 +141,9 @@ def test_disconnect_that_a_reconnect_overtakes_is_a_page(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_disconnect_that_cannot_be_stored_is_a_page(client: Client, simulator: Simulator) -> None:
+def test_disconnect_that_cannot_be_stored_shows_an_error_page(
+    client: Client, simulator: Simulator
+) -> None:
     account = connect(simulator, owner=log_in(client))
 
     with failing("UPDATE", "businessaccount"):
@@ -175,7 +177,7 @@ def test_f46_disconnecting_ends_at_a_safe_next(
     assert response.headers["Location"] == location.format(pk=account.pk)
 
 
-def test_disconnecting_ends_where_the_setting_says(
+def test_disconnecting_ends_at_connect_redirect_url(
     ada: User, client: Client, simulator: Simulator
 ) -> None:
     account = connect(simulator, owner=ada)

@@ -69,7 +69,7 @@ def test_code_that_expired_at_tiktok_is_explained(
         ({"code": 40110}, 400, "TikTok did not accept its answer any more"),
     ],
 )
-def test_f54_failing_exchange_is_a_page_and_is_not_repeated(
+def test_f54_failing_exchange_shows_a_page_and_is_not_repeated(
     ada: User,
     client: Client,
     simulator: Simulator,

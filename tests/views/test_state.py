@@ -47,7 +47,7 @@ class BrokenCache(LocMemCache):
 
 
 def log_out_elsewhere(get_response: Middleware) -> Middleware:
-    """A middleware after which the session, loaded already, is gone from the database."""
+    """A middleware that deletes the session from the database after it was loaded."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         assert request.user.is_authenticated
@@ -57,7 +57,7 @@ def log_out_elsewhere(get_response: Middleware) -> Middleware:
     return middleware
 
 
-def test_f37_query_is_taken_out_of_the_request() -> None:
+def test_f37_query_is_removed_from_the_request() -> None:
     request = RequestFactory().get(f"{CALLBACK}?code=the-code&state=the-state")
     request.META["RAW_URI"] = request.META["REQUEST_URI"] = request.get_full_path()
     request.user = AnonymousUser()
@@ -69,7 +69,7 @@ def test_f37_query_is_taken_out_of_the_request() -> None:
     assert request.META["RAW_URI"] == CALLBACK
 
 
-def test_f37_query_is_taken_out_of_what_servers_and_proxies_add() -> None:
+def test_f37_query_is_removed_from_what_servers_and_proxies_add() -> None:
     path = "/tiktok/callback/"
     sent = f"{path}?code=secret-code&state=secret-state"
     names = ("RAW_URI", "HTTP_X_FORWARDED_URI", "HTTP_X_ORIGINAL_URL", "HTTP_REFERER")
@@ -91,7 +91,7 @@ def test_f37_query_is_taken_out_of_what_servers_and_proxies_add() -> None:
         "https://www.tiktok.com/v2/auth/authorize/?state=secret-state&client_key=1",
     ],
 )
-def test_f37_query_is_taken_out_of_headers_that_spell_it_otherwise(spelled: str) -> None:
+def test_f37_query_is_removed_from_headers_that_encode_it_differently(spelled: str) -> None:
     request = RequestFactory().get(
         "/tiktok/callback/?code=secret*1&state=secret-state",
         headers={"X-Original-Uri": spelled, "Cookie": "a=b?c; mode=state=1"},
@@ -101,7 +101,7 @@ def test_f37_query_is_taken_out_of_headers_that_spell_it_otherwise(spelled: str)
     assert request.META["HTTP_COOKIE"] == "a=b?c; mode=state=1"
 
 
-def test_f37_query_is_taken_out_of_the_asgi_scope(db: None) -> None:
+def test_f37_query_is_removed_from_the_asgi_scope(db: None) -> None:
     client = AsyncClient()
     response = async_to_sync(client.get)(f"{CALLBACK}?code=the-code&state=the-state")
     assert response.status_code == 403
@@ -118,7 +118,7 @@ def test_code_wins_over_auth_code(client: Client, ada: User, simulator: Simulato
     assert client.get(f"{back}&auth_code=of-another-product").status_code == 302
 
 
-def test_f39_new_session_of_the_same_user_knows_nothing(
+def test_f39_new_session_of_the_same_user_has_no_authorization_request(
     ada: User, client: Client, simulator: Simulator
 ) -> None:
     back = visit(client, simulator)
@@ -130,7 +130,7 @@ def test_f39_new_session_of_the_same_user_knows_nothing(
     assert nothing_happened(simulator)
 
 
-def test_f39_session_that_ends_while_the_answer_is_checked(
+def test_f39_session_that_ends_while_the_response_is_checked(
     ada: User, client: Client, simulator: Simulator
 ) -> None:
     back = visit(client, simulator)
@@ -142,7 +142,7 @@ def test_f39_session_that_ends_while_the_answer_is_checked(
     assert nothing_happened(simulator)
 
 
-def test_session_that_cannot_be_written_for_now_logs_nobody_out(
+def test_session_that_cannot_be_saved_temporarily_logs_nobody_out(
     ada: User, client: Client, simulator: Simulator
 ) -> None:
     back = visit(client, simulator)
@@ -154,7 +154,7 @@ def test_session_that_cannot_be_written_for_now_logs_nobody_out(
     assert client.get(LIST).status_code == 200
 
 
-def test_session_that_cannot_be_written_after_the_exchange_loses_no_account(
+def test_session_that_cannot_be_saved_after_the_exchange_loses_no_account(
     ada: User, client: Client, simulator: Simulator
 ) -> None:
     back = visit(client, simulator)
@@ -178,7 +178,7 @@ def test_session_that_ends_during_the_exchange_loses_no_account(
 
 
 @pytest.mark.parametrize("state", ["&state=", "&state=guess", "&state=%C3%A9", ""])
-def test_f41_answer_without_a_state_of_ours_is_refused(
+def test_f41_response_with_an_unknown_state_is_refused(
     ada: User, client: Client, simulator: Simulator, state: str
 ) -> None:
     code = value_in(visit(client, simulator), "code")
@@ -203,7 +203,7 @@ def test_f42_other_user_in_the_same_session_is_refused(
     back = visit(client, simulator)
     grace = make_user("grace")
     grace.user_permissions.set(Permission.objects.filter(codename="add_businessaccount"))
-    session = client.session  # as a "log in as" tool leaves it: another user, the data kept
+    session = client.session  # as a "log in as" tool leaves it: another user, same data
     session["_auth_user_id"] = str(grace.pk)
     session["_auth_user_hash"] = grace.get_session_auth_hash()
     session.save()
@@ -213,7 +213,7 @@ def test_f42_other_user_in_the_same_session_is_refused(
     assert nothing_happened(simulator)
 
 
-def test_f42_login_of_another_user_ends_the_attempts(
+def test_f42_login_of_another_user_ends_the_authorization_requests(
     ada: User, client: Client, simulator: Simulator
 ) -> None:
     back = visit(client, simulator)
@@ -222,7 +222,7 @@ def test_f42_login_of_another_user_ends_the_attempts(
     assert nothing_happened(simulator)
 
 
-def test_f44_second_hit_during_the_first_exchanges_nothing(
+def test_f44_second_request_during_the_first_exchanges_nothing(
     ada: User, client: Client, simulator: Simulator
 ) -> None:
     back = visit(client, simulator)
@@ -235,14 +235,14 @@ def test_f44_second_hit_during_the_first_exchanges_nothing(
     assert "The account is connected already" in text_of(client.get(back))
 
 
-def test_f44_session_that_was_read_before_the_first_hit_does_not_let_a_second_pass(
+def test_f44_stale_session_does_not_let_a_second_request_pass(
     ada: User, client: Client, simulator: Simulator
 ) -> None:
     back = visit(client, simulator)
     session = client.session
     assert session["tiktok_business_states"]
     assert client.get(back).status_code == 302
-    session.save()  # what a request writes that was at work all the time
+    session.save()  # as a request writes it that started before
     assert client.get(back).status_code == 409
     assert simulator.count(TOKEN_CALL) == 1
 
@@ -260,7 +260,7 @@ def test_f44_cache_that_is_down_stops_nobody(
 
 
 @pytest.mark.parametrize("call", [1, 2], ids=["exchange", "profile"])
-def test_f43_tab_that_starts_while_another_one_ends_is_not_forgotten(
+def test_f43_tab_that_starts_while_another_one_finishes_is_not_lost(
     ada: User, client: Client, simulator: Simulator, call: int
 ) -> None:
     back = visit(client, simulator)
@@ -276,7 +276,7 @@ def test_f43_tab_that_starts_while_another_one_ends_is_not_forgotten(
 
 
 @pytest.mark.parametrize("engine", ["cache", "cached_db", "file", "signed_cookies"])
-def test_sessions_of_every_kind_remember_each_attempt(
+def test_every_session_engine_keeps_each_authorization_request(
     db: None, simulator: Simulator, engine: str, tmp_path: Path
 ) -> None:
     with override_settings(
@@ -289,7 +289,7 @@ def test_sessions_of_every_kind_remember_each_attempt(
         assert "The account is connected already" in text_of(client.get(backs[0]))
 
 
-def test_state_in_an_odd_encoding_is_nobodys(ada: User, client: Client) -> None:
+def test_state_in_an_odd_encoding_is_unknown(ada: User, client: Client) -> None:
     response = client.get(
         f"{CALLBACK}?state=%2B2AA-&code=x", headers={"content-type": "text/html; charset=utf-7"}
     )
@@ -297,7 +297,7 @@ def test_state_in_an_odd_encoding_is_nobodys(ada: User, client: Client) -> None:
     assert "does not belong to a question of yours" in text_of(response)
 
 
-def test_answer_to_an_old_question_is_too_late(
+def test_response_to_an_old_request_is_too_late(
     ada: User, client: Client, simulator: Simulator
 ) -> None:
     back = visit(client, simulator)
@@ -311,7 +311,7 @@ def test_answer_to_an_old_question_is_too_late(
 
 
 @pytest.mark.parametrize("twice", ["code=x", "state=x", "error=", "anything=1&anything=1"])
-def test_parameter_that_is_there_twice_is_refused_and_uses_nothing_up(
+def test_repeated_parameter_is_refused_and_does_not_use_up_the_response(
     ada: User, client: Client, simulator: Simulator, twice: str
 ) -> None:
     back = visit(client, simulator)
@@ -330,25 +330,21 @@ def test_f41_state_is_long_random_and_not_in_the_session(client: Client, ada: Us
     assert not any(state in str(session.get_decoded()) for state in states)
 
 
-def test_f43_five_tabs_at_once_all_end_well(
-    client: Client, ada: User, simulator: Simulator
-) -> None:
+def test_f43_five_tabs_at_once_all_connect(client: Client, ada: User, simulator: Simulator) -> None:
     urls = [leave(client, f"/tab-{number}/") for number in range(5)]
     for number in (3, 0, 4, 1, 2):
         response = client.get(come_back(simulator, urls[number]))
         assert response.headers["Location"] == f"/tab-{number}/"
 
 
-def test_f43_sixth_tab_pushes_the_first_one_out(
-    client: Client, ada: User, simulator: Simulator
-) -> None:
+def test_f43_sixth_tab_replaces_the_first(client: Client, ada: User, simulator: Simulator) -> None:
     urls = [leave(client) for _ in range(6)]
     assert len(stored_requests(client)) == 5
     assert client.get(come_back(simulator, urls[0])).status_code == 400
     assert client.get(come_back(simulator, urls[1])).status_code == 302
 
 
-def test_start_forgets_expired_attempts(client: Client, ada: User) -> None:
+def test_start_removes_expired_authorization_requests(client: Client, ada: User) -> None:
     leave(client)
     session = client.session
     session["tiktok_business_states"][0]["started_at"] -= 601
