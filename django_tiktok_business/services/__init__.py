@@ -1,6 +1,6 @@
 """The Python API: connect TikTok Business accounts, use, refresh and disconnect them.
 
-Whatever TikTok has issued is committed independently of the caller's transaction, so that a
+What TikTok has issued is committed independently of the caller's transaction, so that a
 rollback does not lose a token pair. Errors come from `django_tiktok_business.exceptions`; a wrong
 setting raises `ConfigurationError`.
 """

@@ -160,3 +160,8 @@ def test_sync_profiles_updates_the_refreshed_accounts(simulator: Simulator) -> N
     assert BusinessAccount.objects.get(pk=account.pk).profile_synced_at is not None
     assert BusinessAccount.objects.get(pk=fresh.pk).profile_synced_at is None
     assert simulator.count(PROFILE) == 1
+
+
+def test_open_id_that_is_not_printable_is_refused() -> None:
+    with pytest.raises(CommandError, match="is not an open id"):
+        call_command("refresh_tokens", "--account", "\udcff")
