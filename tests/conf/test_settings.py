@@ -17,7 +17,7 @@ from django.test import RequestFactory, override_settings
 from django.views.debug import ExceptionReporter
 
 from django_tiktok_business.conf import conf
-from django_tiktok_business.conf.settings import SETTINGS
+from django_tiktok_business.conf.settings import SETTINGS, Conf
 from django_tiktok_business.encryption.keys import encryption_secrets
 from django_tiktok_business.exceptions import ConfigurationError, TikTokBusinessError
 
@@ -184,6 +184,11 @@ def test_tables_of_these_tests_cover_every_setting() -> None:
     assert set(SETTINGS) == set(DEFAULTS) | set(REQUIRED) == set(ACCEPTED) == set(REFUSED)
 
 
+def test_attribute_of_the_class_is_the_setting_itself() -> None:
+    assert Conf.MAX_ATTEMPTS is SETTINGS["MAX_ATTEMPTS"]
+    assert Conf.MAX_ATTEMPTS.name == "MAX_ATTEMPTS"
+
+
 def test_package_answers_for_each_setting_as_the_object_does() -> None:
     package = import_module("django_tiktok_business.conf")
     for name in SETTINGS:
@@ -221,6 +226,22 @@ def test_wrong_value_of_a_harmless_setting_is_shown_cut_off() -> None:
         "TIKTOK_BUSINESS['MAX_ATTEMPTS'] must be a whole number from 1 to 10, "
         f"not '{'3' * 79}. A good value: 3."
     )
+
+
+class UnshowableError(Exception): ...
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise UnshowableError
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [(10**5000, "int"), (Unshowable(), "Unshowable")], ids=["digits", "repr"]
+)
+def test_wrong_value_that_cannot_be_shown_is_described_by_its_type(value: Any, kind: str) -> None:
+    problem = SETTINGS["MAX_ATTEMPTS"].problem(value)
+    assert problem == f"must be a whole number from 1 to 10, not of type {kind}"
 
 
 @pytest.mark.parametrize("key", ["APP_SECRET", "ENCRYPTION_KEYS"])

@@ -113,6 +113,14 @@ def test_label_is_the_best_name_there_is(names: dict[str, str], label: str) -> N
     assert str(unsaved(**names)) == f"{label} (_000Open)"
 
 
+def test_bio_is_read_line_by_line_without_invisible_characters() -> None:
+    account = unsaved(
+        bio=" Bread\u200b \n\N{RIGHT-TO-LEFT OVERRIDE}and \N{CROISSANT}\r\n\nsince 1921\n"
+    )
+    assert account.bio_lines == ["Bread", "and \N{CROISSANT}", "", "since 1921"]
+    assert unsaved().bio_lines == []
+
+
 def test_f31_neither_names_nor_pickles_nor_history_hold_a_token() -> None:
     account = make_account(
         access_token=ACCESS, refresh_token=REFRESH, display_name="Harbour Bakery"
@@ -161,6 +169,16 @@ def test_f17_naive_expiry_is_unknown() -> None:
     assert account.health == Health.HEALTHY
     account.refresh_token_expires_at = naive - 999 * DAY
     assert account.health == Health.HEALTHY
+
+
+@pytest.mark.parametrize(
+    ("configured", "is_other"), [(APP_ID, False), ("7000000000000000002", True), (None, False)]
+)
+def test_account_of_another_app_is_recognised_while_the_app_is_known(
+    configured: str | None, is_other: bool
+) -> None:
+    with override_tiktok(APP_ID=configured):
+        assert unsaved(app_id=APP_ID).is_of_another_app is is_other
 
 
 def test_missing_scopes_are_those_asked_for_and_not_granted() -> None:

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from django_tiktok_business.models import BusinessAccount, Health
 from tests.support.account_states import APP_ID, DAY, HOUR, every_state, open_ids, unsaved
+from tests.support.factories import make_account
 
 Status = BusinessAccount.Status
 rows = BusinessAccount.objects
@@ -45,6 +46,13 @@ def test_f18_attention_is_needed_where_only_a_person_can_help() -> None:
             and account.refresh_token_expires_at <= soon
         )
     )
+
+
+def test_accounts_that_back_off_wait_for_their_next_attempt() -> None:
+    now = timezone.now()
+    for name, next_attempt_at in (("new", None), ("past", now - HOUR), ("later", now + HOUR)):
+        make_account(open_id=name, next_attempt_at=next_attempt_at)
+    assert open_ids(rows.not_backing_off()) == {"new", "past"}
 
 
 def test_active_accounts_are_those_that_are_renewed() -> None:
