@@ -86,7 +86,7 @@ def test_daily_metrics_that_fail_leave_a_synced_profile(
     meanwhile(lambda: simulator.fail_next(code=50000, message="No figures."))
     with override_tiktok(REFRESH_CONCURRENCY=1):
         assert kinds(bulk.sync_profiles([account])) == [None]
-    assert f"The metrics of {account.open_id} were not synced: No figures." in caplog.text
+    assert f"The metrics of {account.open_id} were not synced: No metrics." in caplog.text
     account.refresh_from_db()
     assert account.profile_synced_at is not None
     assert account.metrics_synced_at is None  # asked for again next time
