@@ -46,7 +46,7 @@ FROM_ENV = [
     ("REQUEST_TIMEOUT_SECONDS", "5", 5),
     ("MAX_ATTEMPTS", " 2 ", 2),
     ("REQUESTS_PER_MINUTE", "0", 0),
-    ("CACHE_ALIAS", "ceiling", "ceiling"),
+    ("CACHE_ALIAS", "limits", "limits"),
     ("REFRESH_WITHIN_SECONDS", "3600", 3600),
     ("REFRESH_MARGIN_SECONDS", "60", 60),
     ("REFRESH_CONCURRENCY", "16", 16),
@@ -77,7 +77,7 @@ def test_from_env_of_an_empty_environment_is_empty() -> None:
 
 
 @pytest.mark.parametrize("key", [key for key in SETTINGS if key != "CONNECT_PERMISSION"])
-def test_from_env_takes_an_empty_variable_for_unset(key: str) -> None:
+def test_from_env_treats_an_empty_variable_as_unset(key: str) -> None:
     assert from_env(environment(**{f"TIKTOK_BUSINESS_{key}": ""})) == {}
 
 
@@ -137,7 +137,7 @@ def test_f34_from_env_masks_the_secrets_in_the_dict() -> None:
     ("key", "text"),
     [("MAX_ATTEMPTS", "three"), ("REFRESH_WITHIN_SECONDS", "6h"), ("DISABLE_AUTO_AUTH", "ture")],
 )
-def test_from_env_raises_for_text_that_is_no_value(key: str, text: str) -> None:
+def test_from_env_raises_for_text_that_cannot_be_parsed(key: str, text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         from_env(environment(**{f"TIKTOK_BUSINESS_{key}": text}))
     assert str(caught.value) == (
@@ -157,7 +157,7 @@ def test_from_env_reads_words_for_false(text: str) -> None:
     assert from_env(env) == {"DISABLE_AUTO_AUTH": False}
 
 
-def test_from_env_hands_on_a_misspelt_variable_without_its_value() -> None:
+def test_from_env_keeps_a_misspelt_variable_without_its_value() -> None:
     env = environment(TIKTOK_BUSINESS_APP_SECERT=APP_SECRET)
     assert from_env(env) == {"APP_SECERT": ""}
 
@@ -170,6 +170,6 @@ def test_from_env_reads_secrets_from_files(tmp_path: Path) -> None:
     assert from_env(env) == {"APP_SECRET": APP_SECRET}
 
 
-def test_from_env_hands_on_a_file_variable_that_a_plain_env_does_not_read() -> None:
+def test_from_env_keeps_a_file_variable_that_a_plain_env_does_not_read() -> None:
     env = environment(TIKTOK_BUSINESS_APP_SECRET_FILE="/run/secrets/app_secret")
     assert from_env(env) == {"APP_SECRET_FILE": ""}

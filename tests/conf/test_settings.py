@@ -28,7 +28,7 @@ REQUIRED = {"APP_ID": "7000000000000000001", "APP_SECRET": APP_SECRET}
 DAY = 86_400
 
 
-# What each key is without an entry in the dict, as the public documentation has it.
+# The value of each key that is not in the dict, as documented.
 DEFAULTS: dict[str, object] = {
     "ENCRYPTION_KEYS": [],
     "REDIRECT_URI": None,
@@ -65,7 +65,7 @@ DEFAULTS: dict[str, object] = {
 }
 
 
-# key -> values that are handed out as they are
+# key -> values that are returned unchanged
 ACCEPTED: dict[str, list[Any]] = {
     "APP_ID": ["7000000000000000001", "x"],
     "APP_SECRET": ["s", "with spaces inside"],
@@ -85,7 +85,7 @@ ACCEPTED: dict[str, list[Any]] = {
     "REQUEST_TIMEOUT_SECONDS": [1, 600],
     "MAX_ATTEMPTS": [1, 10],
     "REQUESTS_PER_MINUTE": [0, 100_000],
-    "CACHE_ALIAS": ["ceiling"],
+    "CACHE_ALIAS": ["limits"],
     "REFRESH_WITHIN_SECONDS": [0, 31_536_000],
     "REFRESH_MARGIN_SECONDS": [0, DAY - 1],
     "REFRESH_CONCURRENCY": [1, 128],
@@ -169,7 +169,7 @@ def cases(table: dict[str, list[Any]]) -> list[tuple[str, Any]]:
 
 
 def run_python(source: str) -> subprocess.CompletedProcess[str]:
-    """Run `source` in a new process without any configured Django."""
+    """Run `source` in a new process in which Django is not configured."""
     variables = {name: value for name, value in os.environ.items() if "DJANGO" not in name}
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", source],
@@ -204,7 +204,7 @@ def test_default_is_the_documented_one(key: str, expected: object) -> None:
 
 
 @pytest.mark.parametrize(("key", "value"), cases(ACCEPTED))
-def test_accepted_value_is_handed_out(key: str, value: object) -> None:
+def test_accepted_value_is_returned_unchanged(key: str, value: object) -> None:
     with configured_with(**{key: value}):
         assert getattr(conf, key) == value
 
@@ -308,7 +308,7 @@ def test_without_the_dict_every_setting_raises(key: str) -> None:
     )
 
 
-def test_something_else_than_a_dict_raises_naming_its_type() -> None:
+def test_anything_but_a_dict_raises_naming_its_type() -> None:
     with (
         override_settings(TIKTOK_BUSINESS=["APP_ID"]),
         pytest.raises(ConfigurationError, match="TIKTOK_BUSINESS is a list, not a dict"),
@@ -337,7 +337,7 @@ def test_usable_setting_is_the_value_or_a_fallback_while_it_is_wrong() -> None:
         assert conf.usable("APP_ID", fallback="") == ""
 
 
-def test_changed_settings_show_at_once() -> None:
+def test_changed_settings_are_read_at_once() -> None:
     with configured_with(MAX_ATTEMPTS=5):
         assert conf.MAX_ATTEMPTS == 5
         with configured_with(MAX_ATTEMPTS=7):
@@ -345,7 +345,7 @@ def test_changed_settings_show_at_once() -> None:
         assert conf.MAX_ATTEMPTS == 5
 
 
-def test_changing_a_list_that_was_handed_out_changes_no_setting() -> None:
+def test_changing_a_returned_list_changes_no_setting() -> None:
     with configured_with():
         conf.SCOPES.append("video.publish")
         conf.ENCRYPTION_KEYS.append("x")
@@ -353,13 +353,13 @@ def test_changing_a_list_that_was_handed_out_changes_no_setting() -> None:
         assert conf.ENCRYPTION_KEYS == []
 
 
-def test_tuples_are_taken_for_lists() -> None:
+def test_tuples_are_accepted_as_lists() -> None:
     with configured_with(SCOPES=("video.list",), ENCRYPTION_KEYS=(KEY,)):
         assert conf.SCOPES == ["video.list"]
         assert conf.ENCRYPTION_KEYS == [KEY]
 
 
-def test_slash_at_the_end_of_the_base_url_is_taken_off() -> None:
+def test_slash_at_the_end_of_the_base_url_is_removed() -> None:
     with configured_with(API_BASE_URL="https://example.com/open_api/v1.3/"):
         assert conf.API_BASE_URL == "https://example.com/open_api/v1.3"
 

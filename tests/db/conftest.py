@@ -1,4 +1,4 @@
-"""TikTok, for tests about what becomes of its answers in the database."""
+"""TikTok, for tests about storing its answers."""
 
 from __future__ import annotations
 

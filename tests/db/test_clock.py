@@ -1,4 +1,4 @@
-"""One clock for all machines: that of the database, whatever this machine's own says."""
+"""One clock for all machines: the database's, even if this machine's own is wrong."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django_tiktok_business.db import clock
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-# As if the database's machine were three minutes ahead of ours.
+# Statements that pretend that the database's clock is three minutes ahead.
 AHEAD = {
     "postgresql": "SELECT EXTRACT(EPOCH FROM clock_timestamp()) + 180",
     "mysql": "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1000000 + 180",
@@ -25,7 +25,7 @@ AHEAD = {
 def _nothing_measured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(clock, "_offset", clock._Offset())
     yield
-    connection.close()  # with what a test has set in its session
+    connection.close()  # because a test may have changed its session
 
 
 def is_ahead(seconds: float) -> bool:
@@ -39,7 +39,7 @@ def statements() -> int:
     return len(queries)
 
 
-def test_own_clock_counts_until_another_was_measured() -> None:
+def test_own_clock_is_used_until_another_was_measured() -> None:
     assert is_ahead(0)
     assert abs(clock.instant() - datetime.now(UTC)).total_seconds() < 5
     assert clock.instant().tzinfo is UTC
@@ -58,7 +58,7 @@ def test_clock_of_the_same_machine_is_the_same() -> None:
 
 
 @pytest.mark.databases("postgresql", "mysql")
-def test_clock_of_another_machine_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clock_of_the_databases_machine_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "_STATEMENTS", AHEAD)
     assert statements() == 1
     assert is_ahead(180)

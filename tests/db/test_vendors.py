@@ -74,7 +74,7 @@ def test_claim_that_is_in_conflict_for_a_moment_is_tried_again(simulator: Simula
     assert is_locked.wait(timeout=30)
     try:
         with connection.cursor() as cursor:
-            cursor.execute("SET statement_timeout = '200ms'")  # so that the claim fails at once
+            cursor.execute("SET statement_timeout = '200ms'")  # so that the first claim fails
         services.get_access_token(account)
     finally:
         connection.close()
@@ -85,7 +85,7 @@ def test_claim_that_is_in_conflict_for_a_moment_is_tried_again(simulator: Simula
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.databases("postgresql")
 def test_workers_wait_for_each_other_under_serializable_isolation() -> None:
-    # Not there where the database is another.
+    # Imported here, because it needs the driver.
     from django.db.backends.postgresql.psycopg_any import IsolationLevel
 
     connection.settings_dict["OPTIONS"]["isolation_level"] = IsolationLevel.SERIALIZABLE

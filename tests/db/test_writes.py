@@ -1,4 +1,4 @@
-"""What TikTok has issued survives the caller's rollback and a database that is away for a while."""
+"""TikTok's answers survive the caller's rollback and a database that is away for a while."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.support.simulator import (
 
 
 class TimeLimitError(Exception):
-    """What a task queue raises wherever its worker happens to be."""
+    """What a task queue raises in its worker, at any point."""
 
 
 @pytest.mark.django_db(transaction=True)
@@ -140,7 +140,7 @@ def test_f15_batch_commits_each_pair_while_the_caller_s_transaction_is_open(
     seen: list[bool] = []
 
     def look(result: services.RefreshResult) -> None:
-        connections["default"].close()  # whatever was not committed is gone
+        connections["default"].close()  # anything uncommitted is gone
         seen.append(stored_pair(account) == simulator.live_tokens(account.open_id))
 
     with transaction.atomic():
@@ -202,7 +202,7 @@ def test_f08_answer_that_cannot_be_saved_at_once_is_saved_later(simulator: Simul
 
 
 class InsideATestCaseTests(TestCase):
-    """Projects' own tests run in a transaction that nobody else can see into."""
+    """Projects' own tests run in a transaction that is never committed."""
 
     def test_refresh_works_on_the_connection_of_the_test(self) -> None:
         with running_simulator() as simulator, transaction.atomic():
@@ -304,7 +304,7 @@ def test_pair_is_saved_over_a_new_connection_when_the_old_one_is_cut(
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.databases("postgresql")
 def test_pair_is_saved_when_the_server_was_read_only_for_a_moment(simulator: Simulator) -> None:
-    """As the old primary is, while a standby takes over."""
+    """The old primary is read-only while a standby takes over."""
     account = expired(simulator)
 
     def become_read_only() -> None:
@@ -320,7 +320,7 @@ def test_pair_is_saved_when_the_server_was_read_only_for_a_moment(simulator: Sim
 def test_database_that_was_away_for_too_long_is_not_waited_for_as_long_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Otherwise a run that ends would wait for a minute with each answer that is in flight."""
+    """Otherwise a run that ends would wait a minute for each answer in flight."""
     monkeypatch.setattr(writes, "SHORT_PATIENCE_SECONDS", 0)
 
     def tries(patience_seconds: float, *, is_back: bool = False) -> int:
@@ -335,7 +335,7 @@ def test_database_that_was_away_for_too_long_is_not_waited_for_as_long_again(
             writes.retry_while_unavailable(work, "default", patience_seconds=patience_seconds)
         return len(done)
 
-    assert tries(0) == 1  # nobody waited, so nothing is known
+    assert tries(0) == 1  # without waiting, nothing is known
     assert tries(0.5) > 1
     assert tries(0.5) == 1
     assert tries(0.5, is_back=True) == 1

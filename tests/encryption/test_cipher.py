@@ -65,7 +65,7 @@ def test_same_text_is_encrypted_differently_each_time() -> None:
 
 
 def test_format_is_fernet_under_an_hkdf_key() -> None:
-    # What is in the database must stay readable: this fixes the derivation by its own means.
+    # Stored texts must stay readable, so this repeats the derivation independently.
     key = HKDF(algorithm=SHA256(), length=32, salt=None, info=CONTEXT).derive(OLD.encode())
     fernet = Fernet(base64.urlsafe_b64encode(key))
     assert fernet.decrypt(encrypted().split(":")[2]).decode() == TOKEN
@@ -166,7 +166,7 @@ def test_f21_text_of_another_format_is_refused_and_not_shown(text: str) -> None:
 
 
 def test_f21_line_break_in_a_good_text_is_refused() -> None:
-    # Where base64 is decoded it would be skipped.
+    # Decoding base64 would skip it.
     text = encrypted()
     assert "not in the format" in refusal(f"{text[:40]}\n{text[40:]}")
     assert "not in the format" in refusal(f"{text}\n")
@@ -179,8 +179,8 @@ def test_f32_nothing_is_unpickled() -> None:
 
 def test_deriving_a_key_for_each_value_is_cheap() -> None:
     texts = [encrypted(context=b"%d" % number) for number in range(200)]
-    started = time.thread_time()  # not what others on this machine need
+    started = time.thread_time()  # CPU time of this thread, whatever else runs on the machine
     for number, text in enumerate(texts):
         decrypted(text, ALIEN, NEW, OLD, context=b"%d" % number)
-    # About 0.1 milliseconds each; a page of 100 accounts must not notice it.
+    # About 0.1 milliseconds each, so that it does not matter for a page of 100 accounts.
     assert time.thread_time() - started < 200 * 0.01

@@ -70,7 +70,7 @@ def test_f31_dump_holds_ciphertext_and_loads_into_an_empty_table(
     assert reloaded(account).access_token == ACCESS
     assert reloaded(account).refresh_token == REFRESH
     assert rows.get(open_id="blank").access_token == ""
-    # A dump cuts off what is below a millisecond, and says nothing at all of a full second.
+    # A dump truncates times to milliseconds, and omits the milliseconds of a full second.
     again = dumped(format, tmp_path).read_text()
     assert again.replace(".000Z", "Z") == text.replace(".000Z", "Z")
 
@@ -96,7 +96,7 @@ def test_f31_dump_takes_no_key(format: str, tmp_path: Path) -> None:  # noqa: A0
 
 
 def test_dump_to_xml_reads_the_attribute_and_so_takes_the_key() -> None:
-    # Django's XML serializer, alone of all, looks whether the value is None.
+    # Only Django's XML serializer checks whether the value is None.
     account_with_tokens()
     with wrong_key(), pytest.raises(DecryptionError):
         serializers.serialize("xml", rows.all())

@@ -136,7 +136,7 @@ def saved_over_an_existing_row() -> BusinessAccount:
 
 def created_in_bulk() -> BusinessAccount:
     (account,) = rows.bulk_create([BusinessAccount(**IDENTITY, access_token=ACCESS)])
-    account.pk = rows.get().pk  # MariaDB does not tell
+    account.pk = rows.get().pk  # MariaDB does not return it
     account._state.adding = False
     return account
 

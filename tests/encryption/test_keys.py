@@ -115,7 +115,7 @@ def test_f30_without_own_keys_django_s_secrets_are_used() -> None:
         override_settings(SECRET_KEY=KEY, SECRET_KEY_FALLBACKS=[OTHER_KEY]),
     ):
         assert reloaded(account).access_token == ACCESS
-    with wrong_key():  # moved to a key of its own
+    with wrong_key():  # as after moving to ENCRYPTION_KEYS
         assert reloaded(account).access_token == ACCESS
 
 

@@ -155,7 +155,7 @@ def test_assigned_token_survives_a_save_that_fails() -> None:
     with broken_database():
         account.save()
     assert account.access_token == ASSIGNED
-    account.save(update_fields=["username"])  # the token stays to be saved
+    account.save(update_fields=["username"])  # leaves the token to be saved
     account.save()
     assert reloaded(account).access_token == ASSIGNED
 

@@ -95,7 +95,7 @@ def test_disconnected_accounts_have_nothing_to_rotate() -> None:
 
 
 class Interfering:
-    """Calls something before each UPDATE of the accounts, as often as told."""
+    """Calls something before the next UPDATEs of the accounts, ``times`` times."""
 
     def __init__(self, event: Any, times: int = 1) -> None:
         self.event = event
@@ -104,14 +104,14 @@ class Interfering:
     def __call__(self, execute: Any, sql: str, *arguments: Any) -> Any:
         if sql.startswith("UPDATE") and self.times:
             self.times -= 1
-            times, self.times = self.times, 0  # its own statements are not meant
+            times, self.times = self.times, 0  # not for its own statements
             self.event()
             self.times = times
         return execute(sql, *arguments)
 
 
 def store_another_pair() -> None:
-    """As a worker does that does not know the new key yet."""
+    """What a worker does that does not know the new key yet."""
     with keys(OLD):
         account = BusinessAccount.objects.get()
         account.access_token = "act.newer"
@@ -141,7 +141,7 @@ def test_row_that_changes_all_the_time_is_busy() -> None:
     )
 
 
-def test_row_that_is_deleted_meanwhile_is_nobodys_trouble() -> None:
+def test_row_that_is_deleted_meanwhile_counts_as_current() -> None:
     with keys(OLD):
         make()
     with (
@@ -151,7 +151,7 @@ def test_row_that_is_deleted_meanwhile_is_nobodys_trouble() -> None:
         assert rotate() == (0, ["rotated=0 current=1 unreadable=0 busy=0"])
 
 
-def test_refresh_in_flight_saves_its_answer_all_the_same() -> None:
+def test_refresh_in_flight_still_saves_its_answer() -> None:
     with running_simulator(strict=True) as tiktok, keys(OLD):
         account = connect(tiktok)
         with keys(NEW, OLD):

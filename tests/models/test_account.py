@@ -275,7 +275,7 @@ def in_seconds(delta: timedelta) -> int:
     [
         "",
         "?x-signature=SIMsig%3D",
-        # Named, so that each process collects it under the same name.
+        # With an id, so that each process collects it under the same name.
         pytest.param(f"?x-expires={in_seconds(99 * DAY)}&x-signature=SIMsig%3D", id="in 99 days"),
         "?x-expires=&x-signature=s",
         "?x-expires=soon",

@@ -175,12 +175,12 @@ def test_query_by_health_refuses_an_unknown_one() -> None:
         rows.in_health("poorly")
 
 
-# Text of a token column: under the configured key, under none, no ciphertext, empty.
+# Token columns: under the configured key, under an unknown one, no ciphertext, empty.
 TOKENS = ["act.readable", Ciphertext("ttb1:00000000:gAAAAA", "row"), Ciphertext("act.x", "row"), ""]
 
 
 def accounts_at_every_boundary(warning: timedelta) -> Iterator[BusinessAccount]:
-    """One row for each combination of what a state is made of, close to each limit in time."""
+    """One row for each combination of the facts that decide, close to each limit in time."""
     now, moment = timezone.now(), timedelta(minutes=5)  # more than this test takes
     ends = [None, now - DAY, now - moment, now + moment]
     ends += [now + warning - moment, now + warning + moment, now + warning + DAY]
