@@ -69,7 +69,7 @@ class Figures:
 
     @classmethod
     def from_json(cls, kept: dict[str, Any]) -> Figures:
-        """The figures that `as_json` returned; raises TypeError or ValueError for anything else."""
+        """The figures that `as_json` returned; raises an error for any other value."""
         values: dict[str, Any] = {
             name: datetime.fromisoformat(value) if isinstance(value, str) else value
             for name, value in kept.items()
@@ -98,9 +98,8 @@ class Figures:
         connected today and one for each profile synced.
         """
         query = accounts.query
-        if (
-            query.annotations or query.distinct
-        ):  # from a project's admin; they would change the groups
+        # A project's admin may have added these; they would change the groups.
+        if query.annotations or query.distinct:
             rows = BusinessAccount.objects.using(accounts.db)
             accounts = rows.filter(pk__in=accounts.order_by().values("pk"))
         now = timezone.now()
