@@ -5,20 +5,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from django.core.cache import caches
+from django.core.cache.backends.base import BaseCache
 from django.core.cache.backends.db import BaseDatabaseCache
 from django.db import connections, router, transaction
 
 from .conf import conf
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from django.core.cache.backends.base import BaseCache
-
 
 __all__ = ["LIMIT_SECONDS", "allow", "cached", "halt", "halt_reason", "is_exhausted"]
 

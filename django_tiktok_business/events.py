@@ -10,30 +10,23 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import DatabaseError, IntegrityError, InterfaceError, transaction
-from django.db.models import Count, F, Max
+from django.db.models import Count, F, Max, QuerySet
+from django.dispatch import Signal
 from django.utils import timezone
 
 from .conf import conf
 from .db import clock
 from .db.vendors import lock_timeout
 from .db.writes import after_commit, is_in_transaction
-from .exceptions import APIError, ConfigurationError
+from .exceptions import APIError, ConfigurationError, TikTokBusinessError
 from .models import BusinessAccount, ConnectionEvent
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
-
-    from django.db.models import QuerySet
-    from django.dispatch import Signal
-
-    from .exceptions import TikTokBusinessError
-
 
 __all__ = ["Kind", "announce", "batched", "record"]
 

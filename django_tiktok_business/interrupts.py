@@ -9,11 +9,9 @@ from __future__ import annotations
 import _thread
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 __all__ = ["defer_signals", "set_soon", "stop_on_signal"]
 

@@ -6,13 +6,9 @@ checked on 2026-11-22; the wording is ours.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from django.utils.translation import gettext_lazy as _
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 
 __all__ = ["describe"]
 

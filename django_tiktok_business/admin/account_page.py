@@ -7,29 +7,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TypeGuard
 
+from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from django_tiktok_business import scopes
 from django_tiktok_business.conf import conf
+from django_tiktok_business.models import BusinessAccount, ConnectionEvent, DailyMetrics
 from django_tiktok_business.models.health import warning_period
 from django_tiktok_business.presentation import format_count, time_in_full
 
 from .charts import draw_bar, draw_columns, draw_line
-
-if TYPE_CHECKING:
-    from django.db.models import QuerySet
-    from django.utils.safestring import SafeString
-
-    from django_tiktok_business.models import BusinessAccount, ConnectionEvent, DailyMetrics
-
-
-__all__ = ["AccountPage"]
 
 CHART_DAYS = 60
 EVENTS_SHOWN = 20

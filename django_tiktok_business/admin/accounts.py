@@ -7,13 +7,16 @@ entries never contain a token.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.core.paginator import Paginator
-from django.urls import NoReverseMatch, path, reverse
+from django.forms import ModelForm
+from django.http import HttpRequest, HttpResponse
+from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
@@ -27,16 +30,8 @@ from . import lazy
 from .actions import AccountActions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from django.forms import ModelForm
-    from django.http import HttpRequest, HttpResponse
-    from django.urls import URLPattern
-
     from .overview import AccountChangeList
 
-
-__all__ = ["BusinessAccountAdmin"]
 
 # What a service raises and an administrator can act on.
 _FAILURES = (ConfigurationError, TikTokBusinessError)

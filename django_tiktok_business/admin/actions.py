@@ -5,18 +5,20 @@ Every change goes through `django_tiktok_business.services`; messages report the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from django.apps import apps
 from django.contrib import admin, messages
+from django.contrib.admin import AdminSite, helpers
 from django.contrib.admin import actions as site_actions
-from django.contrib.admin import helpers
 from django.contrib.admin.options import TO_FIELD_VAR
 from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
 from django.contrib.admin.utils import get_deleted_objects, unquote
 from django.core.exceptions import PermissionDenied
 from django.db import router
-from django.http import Http404, HttpResponseRedirect
+from django.db.models import Model, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.text import capfirst
@@ -30,16 +32,6 @@ from django_tiktok_business.presentation import explanation
 from . import lazy
 from .columns import AccountColumns
 from .messages import describe_failure, describe_report, describe_untried
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from django.contrib.admin import AdminSite
-    from django.db.models import Model, QuerySet
-    from django.http import HttpRequest, HttpResponse
-
-
-__all__ = ["ACCOUNTS_PER_ACTION", "AccountActions"]
 
 ACCOUNTS_PER_ACTION = 200  # more would exceed the request time-out of common web servers
 REASONS_SHOWN = 5  # failures of a bulk action that get a message of their own

@@ -6,21 +6,18 @@ a table beside it has the numbers.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from datetime import date
 from typing import TYPE_CHECKING
 
 from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from datetime import date
-
-    from django.utils.safestring import SafeString
     from django_stubs_ext import StrOrPromise
 
-
-__all__ = ["draw_bar", "draw_columns", "draw_line"]
 
 WIDTH, HEIGHT = 360, 120  # in SVG units; the picture scales to its container
 EDGE = 6  # margin, so that the ends of a thick line are not cut off

@@ -5,14 +5,16 @@ Tokens, claims and versions are never shown, put into a form, searched or filter
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin.options import IS_POPUP_VAR
 from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
 from django.db.models import F
+from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
@@ -34,14 +36,6 @@ from .filters import (
     RefreshFilter,
     RefreshTokenFilter,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from django.http import HttpRequest
-
-
-__all__ = ["AccountColumns"]
 
 
 @dataclass(frozen=True)

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from django.contrib import admin
-from django.http import StreamingHttpResponse
+from django.db.models import QuerySet
+from django.http import HttpRequest, StreamingHttpResponse
 from django.utils.translation import gettext_lazy
 
 from django_tiktok_business.models import ConnectionEvent
 
 from .filters import FilterLookups
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from django.db.models import QuerySet
-    from django.http import HttpRequest
-
-
-__all__ = ["ConnectionEventAdmin"]
 
 # The only columns of the account that are loaded: tokens stay in the database.
 _ACCOUNT_FIELDS = ("open_id", "app_id", "username", "display_name")

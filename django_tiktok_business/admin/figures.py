@@ -6,7 +6,7 @@ import hashlib
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.core.exceptions import EmptyResultSet
 from django.db import connections
@@ -15,18 +15,12 @@ from django.utils import timezone
 
 from django_tiktok_business import cache
 from django_tiktok_business.conf import conf
-from django_tiktok_business.models import BusinessAccount
+from django_tiktok_business.models import BusinessAccount, BusinessAccountQuerySet
 from django_tiktok_business.models.health import (
     health_in_database,
     overdue_condition,
     warning_period,
 )
-
-if TYPE_CHECKING:
-    from django_tiktok_business.models import BusinessAccountQuerySet
-
-
-__all__ = ["KEPT_SECONDS", "MANY_ACCOUNTS", "Figures"]
 
 # Counting 100,000 accounts takes longer than the rest of the page. From this many accounts on, the
 # figures are cached for a moment, and the page says so. The list itself is never cached.

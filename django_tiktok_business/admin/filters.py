@@ -7,23 +7,16 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
-from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.options import IncorrectLookupParameters, ModelAdmin
 from django.contrib.admin.widgets import url_params_from_lookup_dict
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, QuerySet
+from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from django_tiktok_business.exceptions import ConfigurationError
 from django_tiktok_business.models import Health
-
-if TYPE_CHECKING:
-    from django.contrib.admin.options import ModelAdmin
-    from django.db.models import QuerySet
-    from django.http import HttpRequest
-
-
-__all__ = ["FilterLookups", "HealthFilter", "OwnerFilter", "RefreshFilter", "RefreshTokenFilter"]
 
 if TYPE_CHECKING:
     _ModelAdmin = ModelAdmin[Any]

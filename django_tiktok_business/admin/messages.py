@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from django.contrib import messages
@@ -10,12 +11,8 @@ from django.utils.translation import gettext_lazy, ngettext
 from django_tiktok_business.exceptions import APIError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from django_tiktok_business.services import RefreshReport, RefreshResult
 
-
-__all__ = ["describe_failure", "describe_report", "describe_untried"]
 
 # By attribute of RefreshReport; "not_tried" is for accounts that the report does not count.
 _COUNTS: dict[str, tuple[int, Callable[[int], str]]] = {

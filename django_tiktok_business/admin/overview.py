@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.conf import settings
 from django.contrib.admin.views.main import ChangeList
 from django.core import checks
+from django.core.checks import CheckMessage
+from django.http import HttpRequest
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -19,13 +21,6 @@ from django_tiktok_business.models.health import warning_period
 from django_tiktok_business.presentation import format_count, time_element
 
 from .figures import Figures
-
-if TYPE_CHECKING:
-    from django.core.checks import CheckMessage
-    from django.http import HttpRequest
-
-
-__all__ = ["AccountChangeList", "Overview"]
 
 _MINUTES_PER_DAY = 1440
 _BAR_WIDTH = 100.0  # in units of the SVG

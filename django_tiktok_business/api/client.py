@@ -10,7 +10,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,18 +29,13 @@ from django_tiktok_business.exceptions import (
 from django_tiktok_business.masking import Secret, SecretBytes
 
 from .envelope import Envelope, is_token
-from .rate_limit import ON_DEMAND
+from .rate_limit import ON_DEMAND, RateLimiter
 from .retry import LONGEST_PAUSE_SECONDS, READ, WRITE, backoff_seconds, longest_try_seconds
 from .transport import Request, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     import requests
 
-    from .rate_limit import RateLimiter
-
-__all__ = ["Caller", "TikTokClient"]
 
 # TikTok's paths are plain words. Anything else could send the token to another host.
 _PATH = re.compile(r"/?[\w-]+(?:/[\w-]+)*/?", re.ASCII)

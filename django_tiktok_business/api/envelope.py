@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeGuard
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
 
 from django_tiktok_business.exceptions import (
+    APIError,
     AppConfigurationError,
     InvalidResponseError,
     RateLimitError,
     ServerError,
 )
-from django_tiktok_business.masking import Secret, without_secrets
+from django_tiktok_business.masking import Secret, SecretBytes, without_secrets
 from django_tiktok_business.untrusted import single_line, storable_text
 
 from .errors import ERRORS, PARTIAL_SUCCESS, error_of_range
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from django_tiktok_business.exceptions import APIError
-    from django_tiktok_business.masking import SecretBytes
-
-
-__all__ = ["MAX_GROUPS", "Envelope", "is_token", "objects", "to_count", "to_integer"]
 
 MAX_GROUPS = 300  # entries of a list: countries, or scopes, of which there are some thirty
 MAX_TEXT = 10_000  # characters; a biography has at most a few hundred

@@ -18,8 +18,6 @@ from django_tiktok_business.exceptions import (
     ServerError,
 )
 
-__all__ = ["CODE_EXCHANGE_ERRORS", "ERRORS", "PARTIAL_SUCCESS", "REFRESH_ERRORS", "error_of_range"]
-
 PARTIAL_SUCCESS = 20001
 
 # One line per code, with the name that TikTok's SDK gives it. Any other code, outside the range

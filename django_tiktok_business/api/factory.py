@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from django.utils.module_loading import import_string
 
 from django_tiktok_business.conf import conf
 
 from .client import TikTokClient
-from .rate_limit import shared_limiter
-
-if TYPE_CHECKING:
-    from .rate_limit import RateLimiter
-
-
-__all__ = ["client_from_settings", "limiter_from_settings"]
+from .rate_limit import RateLimiter, shared_limiter
 
 
 def limiter_from_settings(requests_per_minute: int | None = None) -> RateLimiter:

@@ -5,26 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from django_tiktok_business.db import clock
 from django_tiktok_business.masking import Secret
 
+from .client import TikTokClient
+from .envelope import Envelope
 from .errors import CODE_EXCHANGE_ERRORS, REFRESH_ERRORS
 from .retry import NEVER, ON_ANSWER_OR_NOT_REACHED, READ
-
-if TYPE_CHECKING:
-    from .client import TikTokClient
-    from .envelope import Envelope
-
-__all__ = [
-    "MAX_ACCESS_TOKEN_LIFETIME_SECONDS",
-    "MAX_REFRESH_TOKEN_LIFETIME_SECONDS",
-    "OAuth",
-    "TokenGrant",
-    "TokenInfo",
-    "read_grant",
-]
 
 # Longer ones are nonsense, such as milliseconds or an instant; a day and a year are usual.
 MAX_ACCESS_TOKEN_LIFETIME_SECONDS = 366 * 86400

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from django_tiktok_business.exceptions import ConnectionFailedError, ServerError
 
-__all__ = ["Breaker", "is_outage"]
-
 
 def is_outage(answer: object) -> bool:
     """Whether a call ended in a failure of TikTok's servers, or of the connection to them."""

@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django_tiktok_business.untrusted import single_line
 
-from .envelope import MAX_GROUPS, objects, to_count, to_integer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from .client import Caller
-    from .envelope import Envelope
-
-__all__ = [
-    "DAILY_METRICS",
-    "METRIC_FIELDS",
-    "PROFILE_FIELDS",
-    "AccountMetrics",
-    "BusinessProfile",
-    "Profile",
-    "read_metrics",
-]
+from .client import Caller
+from .envelope import MAX_GROUPS, Envelope, objects, to_count, to_integer
 
 # The scope that each field of /business/get/ needs, by TikTok's page. A field without its scope
 # may fail the whole call, so callers ask only for what is granted.

@@ -18,18 +18,13 @@ import os
 import threading
 import time
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from django_tiktok_business.cache import cached
 from django_tiktok_business.db import clock
+from django_tiktok_business.exceptions import RateLimitError
 
 from .retry import LONGEST_PAUSE_SECONDS
-
-if TYPE_CHECKING:
-    from django_tiktok_business.exceptions import RateLimitError
-
-
-__all__ = ["BATCH", "ON_DEMAND", "WHEN_IDLE", "RateLimiter", "shared_limiter"]
 
 logger = logging.getLogger("tiktok_business")
 

@@ -11,18 +11,6 @@ from django_tiktok_business.exceptions import (
     ServerError,
 )
 
-__all__ = [
-    "LONGEST_PAUSE_SECONDS",
-    "NEVER",
-    "ON_ANSWER_OR_NOT_REACHED",
-    "READ",
-    "SECONDS_TO_SAVE",
-    "WRITE",
-    "backoff_seconds",
-    "longest_try_seconds",
-    "shortest_claim_seconds",
-]
-
 # The errors that a call is repeated on.
 READ = (RetryableError,)  # repeating it changes nothing
 WRITE = (ConnectionNotMadeError, RateLimitError)  # TikTok cannot have acted on it

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,12 +32,8 @@ from django_tiktok_business.masking import SecretBytes
 from .envelope import Envelope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     import requests
 
-
-__all__ = ["Request", "Transport"]
 
 MAX_BODY_BYTES = 2 * 1024 * 1024  # the largest answer is a page of comments, far below this
 READ_BYTES = 16 * 1024  # at most, in one read

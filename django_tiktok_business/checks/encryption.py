@@ -18,8 +18,6 @@ from django_tiktok_business.conf import conf
 from django_tiktok_business.encryption import cipher
 from django_tiktok_business.encryption.keys import encryption_secrets
 
-__all__ = ["check_encryption_keys", "check_stored_tokens"]
-
 _SHORTEST_KEY: Final = 32  # characters: 128 bits even if they are random hexadecimal digits
 
 # As counted by `_estimated_bits`. Random text of the shortest length hardly ever has less than 78

@@ -16,14 +16,6 @@ from django_tiktok_business.conf import conf
 from django_tiktok_business.conf.settings import SETTINGS
 from django_tiktok_business.exceptions import ConfigurationError
 
-__all__ = [
-    "check_authorization_url",
-    "check_redirect_uri",
-    "check_redirect_uri_is_fixed",
-    "check_session_cookie",
-    "check_urls_are_tiktoks",
-]
-
 # Splits any URL (RFC 3986, appendix B); urlsplit() raises on some that have to be reported.
 _URL: Final = re.compile(
     r"(?P<scheme>[^:/?#]+)://(?P<host>[^/?#]+)(?P<path>[^?#]*)(?P<query>\?[^#]*)?(?P<fragment>#.*)?"

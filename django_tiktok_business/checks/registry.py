@@ -7,8 +7,6 @@ from django.core.checks import Tags
 
 from . import encryption, oauth, settings
 
-__all__ = ["register"]
-
 TAG = "tiktok_business"
 
 

@@ -18,16 +18,6 @@ from django_tiktok_business.conf.settings import SETTINGS
 from django_tiktok_business.conf.validators import REQUIRED
 from django_tiktok_business.exceptions import ConfigurationError
 
-__all__ = [
-    "check_cache_alias",
-    "check_cache_is_shared",
-    "check_claim_outlasts_call",
-    "check_keys",
-    "check_session_factory",
-    "check_time_zone_support",
-    "check_values",
-]
-
 
 def check_keys(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """Report a missing dict, missing keys and unknown ones."""

@@ -10,8 +10,6 @@ from django_tiktok_business.exceptions import ConfigurationError
 
 from .settings import SETTINGS
 
-__all__ = ["from_env"]
-
 
 class Environment(Protocol):
     """The part of ``environ.Env`` used here; saves importing a package that only projects need."""

@@ -33,8 +33,6 @@ from .validators import (
     read_secrets,
 )
 
-__all__ = ["SETTINGS", "Setting", "conf"]
-
 T = TypeVar("T")
 
 _DAY: Final = 86_400  # seconds; also how long an access token lives

@@ -8,24 +8,6 @@ from urllib.parse import urlsplit
 
 from django_tiktok_business.masking import Secret
 
-__all__ = [
-    "REQUIRED",
-    "is_base_url",
-    "is_dotted",
-    "is_path",
-    "is_plain",
-    "is_recipient",
-    "is_scopes",
-    "is_text",
-    "is_texts",
-    "is_url",
-    "parse_flag",
-    "parse_list",
-    "parse_secrets",
-    "read_base_url",
-    "read_secrets",
-]
-
 REQUIRED: Final = object()  # the default of a setting that has none
 
 

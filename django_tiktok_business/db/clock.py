@@ -15,8 +15,6 @@ from typing import Any, Final
 from django.db import Error, connections
 from django.db.models.functions import Now
 
-__all__ = ["DatabaseNow", "instant", "now", "synchronize"]
-
 SYNCHRONIZE_SECONDS = 300  # how long a measurement is used; clocks drift by milliseconds meanwhile
 
 # The database's Unix seconds when the statement runs. Not NOW(): PostgreSQL's is the beginning of

@@ -6,20 +6,9 @@ from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
-
-if TYPE_CHECKING:
-    from django.db.backends.base.base import BaseDatabaseWrapper
-    from django.db.backends.base.schema import BaseDatabaseSchemaEditor
-    from django.db.backends.ddl_references import Statement
-
-
-__all__ = [
-    "CaseSensitiveCharField",
-    "NewestFirstIndex",
-    "UpdateOnlyBigIntegerField",
-    "UpdateOnlyCharField",
-    "UpdateOnlyDateTimeField",
-]
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.backends.ddl_references import Statement
 
 if TYPE_CHECKING:
     _BigIntegerField = models.BigIntegerField[Any, Any]

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import Error, OperationalError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_tiktok_business.exceptions import AccountBusyError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from django.db.backends.base.base import BaseDatabaseWrapper
-
-
-__all__ = [
-    "LOCKED",
-    "LOCK_PATIENCE_SECONDS",
-    "describe_error",
-    "is_autocommit",
-    "is_conflict",
-    "lock_errors_as_busy",
-    "lock_timeout",
-    "session_lock_timeout",
-]
 
 LOCK_PATIENCE_SECONDS = (
     3  # how long a statement waits for a row that an open transaction has locked

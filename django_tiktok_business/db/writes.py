@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
 
 from django.db import (
     Error,
@@ -21,6 +22,7 @@ from django.db import (
     connections,
     transaction,
 )
+from django.db.models import Model
 
 from django_tiktok_business.exceptions import AccountBusyError, TikTokBusinessError
 
@@ -32,26 +34,6 @@ from .vendors import (
     lock_timeout,
     session_lock_timeout,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from contextlib import AbstractContextManager
-
-    from django.db.models import Model
-
-
-__all__ = [
-    "PASSING_ERRORS",
-    "SAVE_PATIENCE_SECONDS",
-    "SHORT_PATIENCE_SECONDS",
-    "after_commit",
-    "commit_independently",
-    "is_in_transaction",
-    "retry_while_unavailable",
-    "save_later",
-    "store_answer",
-    "update_row",
-]
 
 logger = logging.getLogger("tiktok_business")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import hmac
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,8 @@ from django_tiktok_business.exceptions import ConfigurationError, DecryptionErro
 from django_tiktok_business.masking import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from cryptography.fernet import Fernet, InvalidToken
 
-
-__all__ = ["PREFIX", "decrypt", "encrypt", "key_id", "key_id_of"]
 
 PREFIX = "ttb1:"
 _NO_SALT = bytes(32)  # what section 2.2 of RFC 5869 puts in its place

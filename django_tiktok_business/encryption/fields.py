@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from django.core.exceptions import FieldError
 from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Model
 from django.db.models.expressions import Col
 from django.db.models.query_utils import DeferredAttribute
 
@@ -18,15 +21,6 @@ from django_tiktok_business.masking import Secret
 
 from . import cipher
 from .keys import encryption_secrets
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from django.db.backends.base.base import BaseDatabaseWrapper
-    from django.db.models import Model
-
-
-__all__ = ["Ciphertext", "EncryptedTextField", "ciphertext_reads"]
 
 if TYPE_CHECKING:
     _TextField = models.TextField[Any, Any]

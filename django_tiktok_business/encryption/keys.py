@@ -23,8 +23,6 @@ from django_tiktok_business.masking import Secret
 
 from . import cipher
 
-__all__ = ["encryption_secrets", "under_known_keys"]
-
 _HEAD_CHARACTERS = len(cipher.PREFIX) + len("0a1b2c3d:")
 
 

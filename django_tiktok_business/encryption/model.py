@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from copy import deepcopy
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from django.core.exceptions import FieldError
 from django.db import DEFAULT_DB_ALIAS, connections, models, transaction
+from django.db.models import QuerySet
+from django.db.models.base import ModelBase
 
 from django_tiktok_business.exceptions import DecryptionError
 
 from .fields import Ciphertext, EncryptedTextField, ciphertext_reads
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-
-    from django.db.models import QuerySet
-    from django.db.models.base import ModelBase
-
-
-__all__ = ["EncryptedModel"]
 
 
 class EncryptedModel(models.Model):

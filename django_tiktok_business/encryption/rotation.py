@@ -9,8 +9,9 @@ so a refresh in flight saves its answer as usual.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import router
@@ -22,14 +23,7 @@ from django_tiktok_business.exceptions import AccountBusyError, DecryptionError
 
 from . import cipher
 from .keys import encryption_secrets
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from .model import EncryptedModel
-
-
-__all__ = ["RotationReport", "rotate_encryption_keys"]
+from .model import EncryptedModel
 
 PAGE_ROWS = 256
 TRIES = 3  # for a row that others keep changing

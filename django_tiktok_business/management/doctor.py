@@ -8,10 +8,11 @@ tokens of the given accounts.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -25,6 +26,7 @@ from django.utils import timezone
 
 from django_tiktok_business import services
 from django_tiktok_business.api import factory
+from django_tiktok_business.api.client import TikTokClient
 from django_tiktok_business.api.oauth import OAuth
 from django_tiktok_business.checks.encryption import check_stored_tokens
 from django_tiktok_business.conf import conf
@@ -36,14 +38,6 @@ from django_tiktok_business.exceptions import (
     TikTokBusinessError,
 )
 from django_tiktok_business.models import BusinessAccount
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
-
-    from django_tiktok_business.api.client import TikTokClient
-
-
-__all__ = ["ERROR", "OK", "WARNING", "Finding", "diagnose"]
 
 OK: Final = "ok"
 WARNING: Final = "warning"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Self
 from urllib.parse import parse_qs, quote, urlsplit
 
 from django.conf import settings
@@ -28,12 +28,6 @@ from django_tiktok_business.untrusted import https_host, is_visible, visible_lin
 from . import health
 from .columns import CREDENTIAL_COLUMNS
 from .health import Health, has_known_keys, overdue_condition, warning_period
-
-if TYPE_CHECKING:
-    from typing import Self
-
-
-__all__ = ["BusinessAccount", "BusinessAccountQuerySet"]
 
 
 class BusinessAccountQuerySet(models.QuerySet["BusinessAccount"]):

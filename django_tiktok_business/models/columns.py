@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["CREDENTIAL_COLUMNS", "NO_CLAIM", "NO_FAILURE"]
-
 NO_CLAIM: dict[str, Any] = {"claim_id": "", "claim_expires_at": None}
 NO_FAILURE: dict[str, Any] = {
     "consecutive_failures": 0,

@@ -8,8 +8,6 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-__all__ = ["ConnectionEvent"]
-
 
 class ConnectionEvent(models.Model):
     """Something that happened to a connection. Holds no secret; TikTok's texts are untrusted.

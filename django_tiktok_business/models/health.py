@@ -23,15 +23,6 @@ if TYPE_CHECKING:
     from django.utils.functional import _StrPromise
 
 
-__all__ = [
-    "Health",
-    "Status",
-    "has_known_keys",
-    "health_in_database",
-    "overdue_condition",
-    "warning_period",
-]
-
 OVERDUE_AFTER = timedelta(hours=1)  # of an access token that nobody has renewed
 
 

@@ -7,8 +7,6 @@ from typing import Any, ClassVar
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-__all__ = ["DailyMetrics"]
-
 
 def _count_column(name: Any) -> models.BigIntegerField[int | None, int | None]:
     return models.BigIntegerField(name, null=True, blank=True)

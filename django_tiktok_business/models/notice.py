@@ -7,8 +7,6 @@ from typing import ClassVar
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-__all__ = ["Notice"]
-
 
 class Notice(models.Model):
     """Who was last notified about an account, so that `notices` notifies only once.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -16,12 +16,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone, translation
 
 from django_tiktok_business.conf import conf
-
-if TYPE_CHECKING:
-    from django_tiktok_business.models import BusinessAccount, Notice
-
-
-__all__ = ["send"]
+from django_tiktok_business.models import BusinessAccount, Notice
 
 logger = logging.getLogger("tiktok_business")
 

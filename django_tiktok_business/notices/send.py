@@ -11,11 +11,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from smtplib import SMTPDataError, SMTPRecipientsRefused
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.db.models import Exists, OuterRef, Q
@@ -27,18 +28,9 @@ from django_tiktok_business.conf import conf
 from django_tiktok_business.db.pages import Pages
 from django_tiktok_business.db.vendors import lock_timeout
 from django_tiktok_business.db.writes import after_commit
-from django_tiktok_business.models import BusinessAccount, Notice
+from django_tiktok_business.models import BusinessAccount, BusinessAccountQuerySet, Notice
 
 from . import mail
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
-    from datetime import datetime
-
-    from django_tiktok_business.models import BusinessAccountQuerySet
-
-
-__all__ = ["deferred", "send_due"]
 
 logger = logging.getLogger("tiktok_business")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from django.db import router
 
@@ -13,12 +13,6 @@ from django_tiktok_business.db.writes import commit_independently
 from django_tiktok_business.exceptions import ReauthorizationRequired
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.tokens.refresh import refresh_once
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-__all__ = ["database_of", "get_access_token", "refresh_account", "refresh_row"]
 
 ACCESS_TOKEN_LIFETIME_SECONDS = 86400  # "Accounts API - Authorization", 2026-09-02
 

@@ -6,8 +6,9 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import DatabaseError, router
 
@@ -24,22 +25,10 @@ from django_tiktok_business.tokens.connect import connect
 from django_tiktok_business.tokens.disconnect import disconnect
 from django_tiktok_business.tokens.due import Due
 from django_tiktok_business.tokens.pool import CallPool
+from django_tiktok_business.tokens.report import RefreshReport, RefreshResult
 
 from .access import database_of
 from .client import account_client
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from django_tiktok_business.tokens.report import RefreshReport, RefreshResult
-
-
-__all__ = [
-    "connect_account",
-    "disconnect_account",
-    "refresh_due_accounts",
-    "sync_profile",
-]
 
 logger = logging.getLogger("tiktok_business")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from django.db import router
 
@@ -27,12 +27,6 @@ from django_tiktok_business.tokens.report import RefreshReport
 
 from .access import get_access_token
 from .accounts import refresh_due_accounts, sync_profile
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-
-__all__ = ["TROUBLE", "Attempts", "one_by_one", "refresh_tokens", "sync_profiles"]
 
 OUTAGE_THRESHOLD = 3  # consecutive failures of TikTok itself after which nothing more is tried
 

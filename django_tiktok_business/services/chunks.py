@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from django.db import router
 from django.utils import timezone
@@ -25,7 +25,7 @@ from django_tiktok_business.api.factory import limiter_from_settings
 from django_tiktok_business.conf import conf
 from django_tiktok_business.db import clock
 from django_tiktok_business.interrupts import defer_signals, set_soon
-from django_tiktok_business.models import BusinessAccount
+from django_tiktok_business.models import BusinessAccount, BusinessAccountQuerySet
 from django_tiktok_business.notices.send import send_due
 from django_tiktok_business.sync import profile
 from django_tiktok_business.tokens.due import Due
@@ -33,22 +33,6 @@ from django_tiktok_business.tokens.pool import CallPool
 from django_tiktok_business.tokens.report import RefreshReport, RefreshResult
 
 from .accounts import refresh_due_accounts
-
-if TYPE_CHECKING:
-    from django_tiktok_business.models import BusinessAccountQuerySet
-
-
-__all__ = [
-    "CHUNK_SIZE",
-    "LONGEST_RUN_SECONDS",
-    "MESSAGE_LIFETIME_SECONDS",
-    "due_chunks",
-    "hand_out",
-    "is_stale",
-    "refresh_chunk",
-    "stop_running",
-    "sync_chunk",
-]
 
 logger = logging.getLogger("tiktok_business")
 

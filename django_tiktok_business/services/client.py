@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Self, TypeVar
 
 from django_tiktok_business.api import factory
-from django_tiktok_business.api.oauth import OAuth
-from django_tiktok_business.api.profile import BusinessProfile
+from django_tiktok_business.api.client import TikTokClient
+from django_tiktok_business.api.envelope import Envelope
+from django_tiktok_business.api.oauth import OAuth, TokenInfo
+from django_tiktok_business.api.profile import BusinessProfile, Profile
 from django_tiktok_business.db import clock
 from django_tiktok_business.exceptions import AccessTokenRejectedError, TikTokBusinessError
+from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.sync.profile import fields_for
 from django_tiktok_business.tokens.storage import mark_rejected
 
 from .access import database_of, get_access_token, refresh_row
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from django_tiktok_business.api.client import TikTokClient
-    from django_tiktok_business.api.envelope import Envelope
-    from django_tiktok_business.api.oauth import TokenInfo
-    from django_tiktok_business.api.profile import Profile
-    from django_tiktok_business.models import BusinessAccount
-
-
-__all__ = ["AccountClient", "account_client"]
 
 T = TypeVar("T")
 

@@ -17,8 +17,6 @@ from .state_file import StateFileError
 from .transport import Server, serving
 from .wire import Call, Request, Response
 
-__all__ = ["main"]
-
 _REDIRECT_URIS = (
     "http://127.0.0.1:8000/tiktok/callback/",
     "http://localhost:8000/tiktok/callback/",

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-__all__ = ["READY_MADE", "SCOPES", "Account", "fingerprint", "new_account"]
-
 # The scopes in authorization URLs that TikTok's portal issues (2026-11-22). The descriptions on the
 # consent page are our own wording.
 SCOPES: Mapping[str, str] = {

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-__all__ = ["App", "check_redirect_uris"]
-
 _REDIRECT_URIS_PER_APP = 10
 
 

@@ -16,14 +16,6 @@ from .pages import consent_page, error_page
 from .store import Store
 from .wire import Request, Response, Trace, page, plain_text, single_values
 
-__all__ = [
-    "AUTHORIZE_PATHS",
-    "DECISION_PATH",
-    "Consent",
-    "ConsentPageError",
-    "signed_in_cookie",
-]
-
 # The portal shows the URL without the slash; clients in production use both.
 AUTHORIZE_PATHS = ("/v2/auth/authorize", "/v2/auth/authorize/")
 DECISION_PATH = "/_simulator/consent"

@@ -13,8 +13,6 @@ from .faults import Fault, Faults
 from .store import Store
 from .wire import Call
 
-__all__ = ["Controls"]
-
 _CALLS_KEPT = 100_000
 
 

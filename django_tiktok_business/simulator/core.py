@@ -26,8 +26,6 @@ from .store import Store
 from .transport import Server, in_process_session, serving
 from .wire import Call, Request, Response, Trace, single_values
 
-__all__ = ["Simulator"]
-
 
 class Simulator(Controls):
     """A stateful stand-in for TikTok; see the package's docstring. Thread-safe.

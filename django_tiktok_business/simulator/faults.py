@@ -11,8 +11,6 @@ from typing import Any
 
 from .wire import Response, envelope, plain_text
 
-__all__ = ["FAULTS", "NOT_OVER_HTTP", "Fault", "Faults"]
-
 DEFAULT_HOLD_SECONDS = 30.0
 
 # Each fault with the details it takes. With a fault of the second table the request is processed

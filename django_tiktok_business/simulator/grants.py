@@ -12,8 +12,6 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 from .settings import Settings
 from .wire import RefusedError
 
-__all__ = ["Grant", "GrantStore"]
-
 Record = TypeVar("Record")
 
 

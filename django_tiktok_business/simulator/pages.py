@@ -9,8 +9,6 @@ from .accounts import SCOPES, Account
 from .pictures import picture_path
 from .wire import Response
 
-__all__ = ["STYLE_SHEET_PATH", "consent_page", "error_page", "style_sheet"]
-
 STYLE_SHEET_PATH = "/_simulator/consent.css"
 
 _FRAME = """<!DOCTYPE html>

@@ -9,8 +9,6 @@ from urllib.parse import quote, unquote
 from .accounts import Account, fingerprint
 from .wire import Request, Response, plain_text
 
-__all__ = ["PICTURE_PREFIX", "picture", "picture_path", "picture_url"]
-
 PICTURE_PREFIX = "/_simulator/avatar/"
 
 _LIFETIME_SECONDS = 172_800  # inferred: links of TikTok's CDN have been seen to expire within days

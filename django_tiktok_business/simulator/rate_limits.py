@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable
 
-__all__ = ["RateLimits"]
-
 WINDOW_SECONDS = 60.0
 
 

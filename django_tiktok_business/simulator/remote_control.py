@@ -11,8 +11,6 @@ from .controls import Controls
 from .faults import NOT_OVER_HTTP
 from .wire import RefusedError, Request, Response, json_object
 
-__all__ = ["CONTROL_PREFIX", "RemoteControl"]
-
 CONTROL_PREFIX = "/_simulator/"
 
 

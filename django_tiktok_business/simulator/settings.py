@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-__all__ = ["STRICT_PROFILE", "Clock", "Settings"]
-
 
 class Clock:
     """A movable clock in Unix seconds: a time source plus an offset.

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["StateFileError", "load_state", "save_state"]
-
 _KIND = "tiktok-simulator-state"
 _VERSION = 1
 

@@ -15,8 +15,6 @@ from .rate_limits import RateLimits
 from .settings import Clock, Settings
 from .state_file import StateFileError, load_state, save_state
 
-__all__ = ["Store"]
-
 _LATEST_TIME = 32_503_680_000  # the year 3000: expiry times a few years later are still valid dates
 
 

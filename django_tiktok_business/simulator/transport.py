@@ -22,8 +22,6 @@ from urllib3.connection import HTTPConnection
 
 from .wire import MAX_BODY_BYTES, Request, Response
 
-__all__ = ["Server", "in_process_session", "serving"]
-
 Handle = Callable[[Request], Response]
 
 

@@ -10,20 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
-__all__ = [
-    "Call",
-    "RefusedError",
-    "Request",
-    "Response",
-    "Trace",
-    "envelope",
-    "json_object",
-    "page",
-    "plain_text",
-    "request_id",
-    "single_values",
-]
-
 MAX_BODY_BYTES = 1_048_576
 
 

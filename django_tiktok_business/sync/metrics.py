@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from datetime import UTC, date, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import connections
 from django.utils import timezone
 
+from django_tiktok_business.api.client import Caller
 from django_tiktok_business.api.profile import METRIC_FIELDS, AccountMetrics, BusinessProfile
 from django_tiktok_business.exceptions import PermissionDeniedError
 from django_tiktok_business.models import BusinessAccount, DailyMetrics
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from django_tiktok_business.api.client import Caller
-
-
-__all__ = ["SCOPE", "fetch", "is_due", "store", "store_days"]
 
 SCOPE = "user.insights"
 LOOK_BACK_DAYS = 60  # the most that TikTok allows

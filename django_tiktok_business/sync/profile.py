@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC
+from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import DatabaseError
 from django.db.models import Q
 from django.utils import timezone
 
 from django_tiktok_business import signals
+from django_tiktok_business.api.client import TikTokClient
 from django_tiktok_business.api.oauth import OAuth
 from django_tiktok_business.api.outage import Breaker
 from django_tiktok_business.api.profile import PROFILE_FIELDS, AccountMetrics, BusinessProfile
@@ -27,22 +30,10 @@ from django_tiktok_business.exceptions import (
     RetryableError,
     TikTokBusinessError,
 )
-from django_tiktok_business.models import BusinessAccount
-from django_tiktok_business.tokens.pool import Call
+from django_tiktok_business.models import BusinessAccount, BusinessAccountQuerySet
+from django_tiktok_business.tokens.pool import Call, CallPool
 
 from . import metrics
-
-if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable, Collection, Iterable, Iterator
-    from datetime import datetime
-
-    from django_tiktok_business.api.client import TikTokClient
-    from django_tiktok_business.models import BusinessAccountQuerySet
-    from django_tiktok_business.tokens.pool import CallPool
-
-
-__all__ = ["fetch", "fields_for", "store", "sync_all", "sync_refreshed"]
 
 logger = logging.getLogger("tiktok_business")
 

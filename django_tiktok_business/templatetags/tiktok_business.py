@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django import template
+from django.template.context import Context
 from django.utils.translation import gettext as _
 
 from django_tiktok_business import presentation
 from django_tiktok_business.conf import conf
 from django_tiktok_business.models import BusinessAccount
-
-if TYPE_CHECKING:
-    from django.template.context import Context
-
-__all__ = ["connect_tiktok", "register", "tiktok_avatar"]
 
 register = template.Library()
 

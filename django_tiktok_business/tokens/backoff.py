@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import random
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django_tiktok_business.db import clock
-from django_tiktok_business.exceptions import DecryptionError, ReauthorizationRequired
-
-if TYPE_CHECKING:
-    from django_tiktok_business.exceptions import TikTokBusinessError
-    from django_tiktok_business.models import BusinessAccount
-
-
-__all__ = ["next_attempt"]
+from django_tiktok_business.exceptions import (
+    DecryptionError,
+    ReauthorizationRequired,
+    TikTokBusinessError,
+)
+from django_tiktok_business.models import BusinessAccount
 
 # How long a batch waits before it tries an account again after a temporary failure: doubled with
 # each failure in a row. The longest is much shorter than REFRESH_WITHIN_SECONDS, so that several

@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db.models import F
 
 from django_tiktok_business import events
+from django_tiktok_business.api.client import TikTokClient
 from django_tiktok_business.api.oauth import TokenGrant
 from django_tiktok_business.api.outage import is_outage
 from django_tiktok_business.api.rate_limit import BATCH
@@ -23,23 +25,13 @@ from django_tiktok_business.exceptions import (
     RateLimitError,
     TikTokBusinessError,
 )
+from django_tiktok_business.models import BusinessAccount
 
 from . import claims, refresh, storage
-from .pool import Call
+from .claims import ClaimTimes
+from .due import Due
+from .pool import Call, CallPool
 from .report import RefreshReport, RefreshResult
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from django_tiktok_business.api.client import TikTokClient
-    from django_tiktok_business.models import BusinessAccount
-
-    from .claims import ClaimTimes
-    from .due import Due
-    from .pool import CallPool
-
-
-__all__ = ["refresh_accounts"]
 
 POLL_SECONDS = 0.1  # how often a run that waits for an answer checks whether it has to stop
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db.models import Q, Value
 
@@ -27,12 +28,6 @@ from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.models.columns import NO_CLAIM
 
 from .rows import store_update
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-
-__all__ = ["TAKEN_OVER", "ClaimTimes", "claim", "claim_is_free", "new_claim_id", "release"]
 
 TAKEN_OVER = "taken-over-"  # prefix of a claim id: the former holder let its claim expire
 

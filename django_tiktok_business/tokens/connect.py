@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
 from django.db import IntegrityError, router, transaction
 
 from django_tiktok_business import cache, events, signals
 from django_tiktok_business.api.factory import client_from_settings
-from django_tiktok_business.api.oauth import OAuth
+from django_tiktok_business.api.oauth import OAuth, TokenGrant
 from django_tiktok_business.conf import conf
 from django_tiktok_business.db import clock
 from django_tiktok_business.db.vendors import lock_timeout
@@ -35,22 +36,13 @@ from django_tiktok_business.exceptions import (
     TikTokBusinessError,
 )
 from django_tiktok_business.interrupts import defer_signals
-from django_tiktok_business.models import BusinessAccount
+from django_tiktok_business.masking import Secret
+from django_tiktok_business.models import BusinessAccount, BusinessAccountQuerySet
 from django_tiktok_business.models.columns import NO_CLAIM
 from django_tiktok_business.notices.send import deferred, send_due
 
 from . import refresh
 from .rows import credential_changes, reload
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from django_tiktok_business.api.oauth import TokenGrant
-    from django_tiktok_business.masking import Secret
-    from django_tiktok_business.models import BusinessAccountQuerySet
-
-
-__all__ = ["connect"]
 
 logger = logging.getLogger("tiktok_business")
 

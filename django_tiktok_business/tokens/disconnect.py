@@ -26,8 +26,6 @@ from django_tiktok_business.models.columns import NO_CLAIM, NO_FAILURE
 
 from .rows import failure_changes, reload
 
-__all__ = ["disconnect"]
-
 logger = logging.getLogger("tiktok_business")
 
 

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db.models import Q
 
 from django_tiktok_business.db import clock
 from django_tiktok_business.db.pages import Pages
-
-if TYPE_CHECKING:
-    from django_tiktok_business.models import BusinessAccountQuerySet
-
-
-__all__ = ["Due"]
+from django_tiktok_business.models import BusinessAccountQuerySet
 
 LONGEST_RUN = timedelta(days=1)  # the lifetime of an access token
 PAGE_ROWS = 256  # only primary keys and open ids: a claim reads the whole row

@@ -5,21 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from django_tiktok_business.api import factory
+from django_tiktok_business.api.client import TikTokClient
+from django_tiktok_business.api.rate_limit import RateLimiter
+from django_tiktok_business.models import BusinessAccount
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from django_tiktok_business.api.client import TikTokClient
-    from django_tiktok_business.api.rate_limit import RateLimiter
-    from django_tiktok_business.models import BusinessAccount
-
-    _Request = Callable[[TikTokClient], Any]
-
-__all__ = ["Call", "CallPool"]
+_Request = Callable[[TikTokClient], Any]
 
 
 class Call:

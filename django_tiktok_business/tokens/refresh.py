@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db.models import BooleanField, ExpressionWrapper
 
 from django_tiktok_business import events
+from django_tiktok_business.api.client import TikTokClient
 from django_tiktok_business.api.factory import client_from_settings
-from django_tiktok_business.api.oauth import OAuth
+from django_tiktok_business.api.oauth import OAuth, TokenGrant
 from django_tiktok_business.conf import conf
 from django_tiktok_business.db import clock
 from django_tiktok_business.db.vendors import LOCK_PATIENCE_SECONDS
@@ -33,16 +34,8 @@ from django_tiktok_business.interrupts import defer_signals
 from django_tiktok_business.models import BusinessAccount
 
 from .claims import ClaimTimes, claim, claim_is_free, release
-from .single_flight import shared_refreshes
+from .single_flight import IsFreshEnough, SharedRefresh, shared_refreshes
 from .storage import store_result
-
-if TYPE_CHECKING:
-    from django_tiktok_business.api.client import TikTokClient
-    from django_tiktok_business.api.oauth import TokenGrant
-
-    from .single_flight import IsFreshEnough, SharedRefresh
-
-__all__ = ["refresh_once", "request_tokens"]
 
 POLL_SECONDS = 0.05  # how often the row is read while another process refreshes it
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from django_tiktok_business.exceptions import APIError, DecryptionError, ReauthorizationRequired
-
-if TYPE_CHECKING:
-    from django_tiktok_business.exceptions import TikTokBusinessError
-    from django_tiktok_business.models import BusinessAccount
-
-__all__ = ["RefreshReport", "RefreshResult"]
+from django_tiktok_business.exceptions import (
+    APIError,
+    DecryptionError,
+    ReauthorizationRequired,
+    TikTokBusinessError,
+)
+from django_tiktok_business.models import BusinessAccount
 
 
 @dataclass(frozen=True)

@@ -5,24 +5,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from django.db.models import F
 from django.utils import timezone
 
+from django_tiktok_business.api.oauth import TokenGrant
 from django_tiktok_business.db.vendors import lock_timeout
 from django_tiktok_business.db.writes import retry_while_unavailable, store_answer
-from django_tiktok_business.exceptions import APIError
+from django_tiktok_business.exceptions import APIError, TikTokBusinessError
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.models.columns import NO_FAILURE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from django_tiktok_business.api.oauth import TokenGrant
-    from django_tiktok_business.exceptions import TikTokBusinessError
-
-__all__ = ["credential_changes", "failure_changes", "reload", "store_update"]
 
 
 def credential_changes(account: BusinessAccount, grant: TokenGrant) -> dict[str, Any]:

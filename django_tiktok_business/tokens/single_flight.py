@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from django_tiktok_business.exceptions import (
     AccountBusyError,
@@ -14,12 +14,7 @@ from django_tiktok_business.exceptions import (
 )
 from django_tiktok_business.models import BusinessAccount
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    IsFreshEnough = Callable[[BusinessAccount], bool]
-
-__all__ = ["SharedRefresh", "SharedRefreshes", "shared_refreshes"]
+IsFreshEnough = Callable[[BusinessAccount], bool]
 
 
 class SharedRefresh:

@@ -11,7 +11,7 @@ that it cannot hit a pair that arrived in the meantime.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django_tiktok_business import events, signals
 from django_tiktok_business.api.oauth import TokenGrant
@@ -26,23 +26,18 @@ from django_tiktok_business.db.writes import (
 from django_tiktok_business.exceptions import (
     AccountBusyError,
     AccountGoneError,
+    APIError,
     AppCredentialsRejectedError,
     RateLimitError,
     ReauthorizationRequired,
+    TikTokBusinessError,
 )
-from django_tiktok_business.models import BusinessAccount
+from django_tiktok_business.models import BusinessAccount, BusinessAccountQuerySet
 from django_tiktok_business.models.columns import NO_CLAIM
 
 from .backoff import next_attempt
 from .claims import TAKEN_OVER, release
 from .rows import credential_changes, failure_changes, reload, store_update
-
-if TYPE_CHECKING:
-    from django_tiktok_business.exceptions import APIError, TikTokBusinessError
-    from django_tiktok_business.models import BusinessAccountQuerySet
-
-
-__all__ = ["mark_rejected", "store_result"]
 
 logger = logging.getLogger("tiktok_business")
 

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta
+from typing import Any
 
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.core.paginator import Paginator
 from django.db.models import F
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from django_tiktok_business import presentation, scopes
 from django_tiktok_business.conf import conf
-from django_tiktok_business.models import BusinessAccount, Health
+from django_tiktok_business.models import BusinessAccount, BusinessAccountQuerySet, Health
 
 from .base import ConnectPermissionMixin, PageView
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
-
-    from django.http import HttpRequest, HttpResponse
-    from django.utils.safestring import SafeString
-
-    from django_tiktok_business.models import BusinessAccountQuerySet
-
-
-__all__ = ["AccountListView", "AccountRow", "AccountView", "may_disconnect"]
 
 
 @dataclass(frozen=True)

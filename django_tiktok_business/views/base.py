@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib import messages
 from django.core.exceptions import DisallowedRedirect
 from django.db import transaction
-from django.http import HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http.response import HttpResponseBase
 from django.shortcuts import render, resolve_url
 from django.urls import NoReverseMatch, reverse
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -20,23 +22,11 @@ from django.views.generic import View
 
 from django_tiktok_business import cache
 from django_tiktok_business.conf import conf
-from django_tiktok_business.exceptions import APIError, ConfigurationError
+from django_tiktok_business.exceptions import APIError, ConfigurationError, TikTokBusinessError
+from django_tiktok_business.models import BusinessAccount
 
 from . import results
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from django.http import HttpRequest, HttpResponse
-    from django.http.response import HttpResponseBase
-
-    from django_tiktok_business.exceptions import TikTokBusinessError
-    from django_tiktok_business.models import BusinessAccount
-
-    from .results import Result
-
-
-__all__ = ["ConnectPermissionMixin", "PageView"]
+from .results import Result
 
 logger = logging.getLogger("tiktok_business")
 

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_not_required
 from django.db import DatabaseError
-from django.http import HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http.response import HttpResponseBase
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from django_tiktok_business import services
 from django_tiktok_business.exceptions import AccountOwnedByAnotherUserError, TikTokBusinessError
+from django_tiktok_business.models import BusinessAccount
 
 from . import results, state
 from .base import ConnectPermissionMixin, PageView
-from .state import AuthorizationResponse
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from django.http import HttpRequest, HttpResponse
-    from django.http.response import HttpResponseBase
-
-    from django_tiktok_business.models import BusinessAccount
-
-    from .state import AuthorizationRequest
-
-
-__all__ = ["CallbackView"]
+from .state import AuthorizationRequest, AuthorizationResponse
 
 logger = logging.getLogger("tiktok_business")
 

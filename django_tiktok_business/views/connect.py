@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from django.contrib.auth.mixins import LoginRequiredMixin
-from django.http import HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from django_tiktok_business import scopes
 from django_tiktok_business.conf import conf
 
 from . import results, state
 from .base import ConnectPermissionMixin, PageView
-
-if TYPE_CHECKING:
-    from django.http import HttpRequest, HttpResponse
-
-
-__all__ = ["ConnectView"]
 
 
 class ConnectView(ConnectPermissionMixin, LoginRequiredMixin, PageView):

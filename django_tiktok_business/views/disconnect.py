@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 from django.contrib import messages
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.db import DatabaseError, router
-from django.http import Http404, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext as _
 
@@ -19,12 +18,6 @@ from django_tiktok_business.models import BusinessAccount
 from . import results
 from .accounts import may_disconnect
 from .base import PageView
-
-if TYPE_CHECKING:
-    from django.http import HttpRequest, HttpResponse
-
-
-__all__ = ["DisconnectView"]
 
 logger = logging.getLogger("tiktok_business")
 

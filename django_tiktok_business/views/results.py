@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
 
 
-__all__ = ["Result", "from_error"]
-
-
 @dataclass(frozen=True)
 class Result:
     """``retry`` labels the button that starts again; "" for no button."""

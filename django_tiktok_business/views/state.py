@@ -11,33 +11,15 @@ import hashlib
 import logging
 import secrets
 import time
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
 from django.contrib.sessions.backends.base import UpdateError
-from django.http import QueryDict
+from django.http import HttpRequest, QueryDict
 from django.utils.crypto import constant_time_compare
 
 from django_tiktok_business import cache
 from django_tiktok_business.conf import conf
 from django_tiktok_business.masking import SECRET_PARAMETER, Secret
-
-if TYPE_CHECKING:
-    from django.http import HttpRequest
-
-
-__all__ = [
-    "AuthorizationRequest",
-    "AuthorizationResponse",
-    "allow",
-    "allow_profile_sync",
-    "claim",
-    "find",
-    "has_too_many_owner_conflicts",
-    "is_expired",
-    "record_owner_conflict",
-    "save",
-    "start",
-]
 
 logger = logging.getLogger("tiktok_business")
 

@@ -48,10 +48,10 @@ def kind_of(setting: Setting[Any]) -> Any:
 
 
 ALL_CHECKS = [
-    getattr(module, name)
+    check
     for module in (settings_checks, oauth_checks, encryption_checks)
-    for name in module.__all__
-    if name != "check_stored_tokens"
+    for name, check in vars(module).items()
+    if name.startswith("check_") and name != "check_stored_tokens"
 ]
 
 

@@ -24,8 +24,6 @@ from django_tiktok_business.interrupts import stop_on_signal
 from django_tiktok_business.management.progress import progress_bar
 from django_tiktok_business.models import BusinessAccount, BusinessAccountQuerySet
 
-__all__ = ["Command"]
-
 EVER = timedelta(days=36500)  # every access token expires within this time
 SECONDS_PER_UNIT = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 COUNTED = ("refreshed", "retry_later", "reauthorization_required", "undecryptable", "skipped")

@@ -16,8 +16,6 @@ from django_tiktok_business.exceptions import DecryptionError
 from django_tiktok_business.management.progress import progress_bar
 from django_tiktok_business.models import BusinessAccount
 
-__all__ = ["Command"]
-
 SOME_NOT_ROTATED = 1
 STOPPED_EARLY = 2
 INTERRUPTED = 130  # the exit status that a shell reports after Ctrl-C

@@ -11,8 +11,6 @@ from django.core.management.base import BaseCommand, CommandError
 
 from django_tiktok_business.management import doctor
 
-__all__ = ["Command"]
-
 LEVELS: Final = (doctor.OK, doctor.WARNING, doctor.ERROR)  # the index is the exit status
 MARKS: Final = {"ok": "✓", "warning": "!", "error": "✗"}
 

@@ -20,8 +20,6 @@ from django_tiktok_business.simulator.wire import (
     single_values,
 )
 
-__all__ = ["API_PREFIX", "ApiCall", "Endpoint", "Group", "no_permission"]
-
 API_PREFIX = "/open_api/v1.3"
 
 

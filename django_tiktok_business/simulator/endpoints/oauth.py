@@ -9,8 +9,6 @@ from django_tiktok_business.simulator.wire import RefusedError
 
 from .base import ApiCall, Group
 
-__all__ = ["endpoints"]
-
 endpoints = Group()
 
 

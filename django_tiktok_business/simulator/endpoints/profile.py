@@ -19,8 +19,6 @@ from django_tiktok_business.simulator.wire import RefusedError
 
 from .base import ApiCall, Group, no_permission
 
-__all__ = ["endpoints"]
-
 endpoints = Group()
 
 # For fields whose scope the reference page does not name, it is inferred from the descriptions of

@@ -15,8 +15,6 @@ from django_tiktok_business.simulator.wire import (
 from . import oauth, profile
 from .base import API_PREFIX, ApiCall
 
-__all__ = ["Api"]
-
 # To add a group, write its module and list it here.
 _GROUPS = (oauth.endpoints, profile.endpoints)
 _ROUTES = {endpoint.path: endpoint for group in _GROUPS for endpoint in group}
