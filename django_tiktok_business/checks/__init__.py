@@ -13,6 +13,7 @@ with ``check --database`` and ``migrate``.
 
 from __future__ import annotations
 
+from . import encryption, oauth, settings  # noqa: F401 -- importing them lists their checks
 from .registry import register
 
 __all__ = ["register"]

@@ -7,16 +7,17 @@ from collections.abc import Iterator, Sequence
 from math import log2
 from typing import Any, Final
 
-from django.apps import AppConfig, apps
+from django.apps import apps
 from django.conf import settings
-from django.core import checks
-from django.core.checks import CheckMessage
+from django.core.checks import CheckMessage, Tags
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections, router
 
 from django_tiktok_business.conf import conf
 from django_tiktok_business.encryption import cipher
 from django_tiktok_business.encryption.keys import encryption_secrets
+
+from .registry import check, database_check, warning
 
 _SHORTEST_KEY: Final = 32  # characters: 128 bits even if they are random hexadecimal digits
 
@@ -30,52 +31,41 @@ _NEW_KEY_HINT: Final = (
 )
 
 
-def check_encryption_keys(
-    app_configs: Sequence[AppConfig] | None, **kwargs: Any
-) -> list[CheckMessage]:
+@check(Tags.security)
+def check_encryption_keys() -> Iterator[CheckMessage]:
     """Warn about encryption keys that are missing, weak, repeated or shared with Django."""
     keys = conf.usable("ENCRYPTION_KEYS", fallback=None)
-    if keys is None:
-        return []
-    if not keys:
-        return [
-            checks.Warning(
-                "TIKTOK_BUSINESS['ENCRYPTION_KEYS'] is empty, so tokens are encrypted with "
-                "SECRET_KEY. Once SECRET_KEY is replaced and its old value is removed from "
-                "SECRET_KEY_FALLBACKS, no stored token can be decrypted and every account has to "
-                "be connected again.",
-                hint=_NEW_KEY_HINT.format(old="the current SECRET_KEY (and SECRET_KEY_FALLBACKS)"),
-                id="tiktok_business.W004",
-            )
-        ]
-    return [
-        checks.Warning(
-            f"TIKTOK_BUSINESS['ENCRYPTION_KEYS'][{index}] {problem}.",
-            hint="Remove it." if key in keys[:index] else _NEW_KEY_HINT.format(old="this one"),
-            id=message_id,
+    if keys == []:
+        yield warning(
+            "W004",
+            "TIKTOK_BUSINESS['ENCRYPTION_KEYS'] is empty, so tokens are encrypted with SECRET_KEY. "
+            "Once SECRET_KEY is replaced and its old value is removed from SECRET_KEY_FALLBACKS, "
+            "no stored token can be decrypted and every account has to be connected again.",
+            _NEW_KEY_HINT.format(old="the current SECRET_KEY (and SECRET_KEY_FALLBACKS)"),
         )
-        for index, key in enumerate(keys)
-        for problem, message_id in _key_problems(key, earlier=keys[:index])
-    ]
+    for index, key in enumerate(keys or ()):
+        for number, problem in _key_problems(key, earlier=keys[:index]):
+            yield warning(
+                number,
+                f"TIKTOK_BUSINESS['ENCRYPTION_KEYS'][{index}] {problem}.",
+                "Remove it." if key in keys[:index] else _NEW_KEY_HINT.format(old="this one"),
+            )
 
 
 def _key_problems(key: str, *, earlier: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield each problem of a key, and the id of the warning about it."""
+    """Yield the number of each warning about a key, and what is wrong with it."""
     if key in earlier:
-        yield "repeats an earlier key", "tiktok_business.W008"
+        yield "W008", "repeats an earlier key"
         return
     if key in _django_secrets():
-        yield (
-            "is also in SECRET_KEY or SECRET_KEY_FALLBACKS: neither can be replaced on its own",
-            "tiktok_business.W007",
+        problem = (
+            "is also in SECRET_KEY or SECRET_KEY_FALLBACKS: neither can be replaced on its own"
         )
+        yield "W007", problem
     if len(key) < _SHORTEST_KEY:
-        yield f"is shorter than {_SHORTEST_KEY} characters", "tiktok_business.W005"
+        yield "W005", f"is shorter than {_SHORTEST_KEY} characters"
     elif _estimated_bits(key) < _GUESSABLE_BITS:
-        yield (
-            "is easy to guess: it repeats itself or uses few different characters",
-            "tiktok_business.W006",
-        )
+        yield "W006", "is easy to guess: it repeats itself or uses few different characters"
 
 
 def _django_secrets() -> list[object]:
@@ -99,8 +89,9 @@ def _estimated_bits(key: str) -> float:
 SAMPLE_ROWS = 50  # of the oldest accounts, and as many of the newest
 
 
+@database_check
 def check_stored_tokens(
-    app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
+    app_configs: object = None, databases: Sequence[str] | None = None, **kwargs: object
 ) -> list[CheckMessage]:
     """Warn about stored tokens that cannot be decrypted, or that keep an old key in use."""
     try:
@@ -110,14 +101,13 @@ def check_stored_tokens(
     return [message for alias in databases or () for message in _check_database(alias, first_key)]
 
 
-def _check_database(alias: str, first_key: str) -> list[CheckMessage]:
+def _check_database(alias: str, first_key: str) -> Iterator[CheckMessage]:
     model: Any = apps.get_model("tiktok_business", "BusinessAccount")
-    connection = connections[alias]
     if not router.allow_migrate_model(alias, model):
-        return []
+        return
     # `migrate` runs this check before it creates the table.
-    if model._meta.db_table not in connection.introspection.table_names():
-        return []
+    if model._meta.db_table not in connections[alias].introspection.table_names():
+        return
     # Only columns of the first migration, so that the check works before later ones are applied.
     rows = model.objects.using(alias).only(
         "pk", "app_id", "open_id", "access_token", "refresh_token"
@@ -128,14 +118,13 @@ def _check_database(alias: str, first_key: str) -> list[CheckMessage]:
             for order in ("pk", "-pk")
             for account in rows.order_by(order)[:SAMPLE_ROWS]
         }
-    except DatabaseError as error:
-        return [
-            checks.Warning(
-                f"The tokens in database {alias!r} could not be checked ({type(error).__name__}).",
-                hint="Check that the database user may read the table of the accounts.",
-                id="tiktok_business.W016",
-            )
-        ]
+    except DatabaseError as failure:
+        yield warning(
+            "W016",
+            f"The tokens in database {alias!r} could not be checked ({type(failure).__name__}).",
+            "Check that the database user may read the table of the accounts.",
+        )
+        return
     unreadable = [account for account in sample.values() if account.unreadable()]
     old = [
         account
@@ -143,28 +132,21 @@ def _check_database(alias: str, first_key: str) -> list[CheckMessage]:
         if account not in unreadable
         and any(ciphertext.key_id != first_key for ciphertext in account.stored().values())
     ]
-    messages: list[CheckMessage] = []
     if unreadable:
-        messages.append(
-            checks.Warning(
-                f"{_some(unreadable, sample)} have tokens that no configured key decrypts, such as "
-                f"{unreadable[0].open_id} in database {alias!r}.",
-                hint="Add the missing key to ENCRYPTION_KEYS, after the first, or have the "
-                "accounts connected again. manage.py rotate_encryption_keys --dry-run lists them "
-                "all.",
-                id="tiktok_business.W014",
-            )
+        yield warning(
+            "W014",
+            f"{_some(unreadable, sample)} have tokens that no configured key decrypts, such as "
+            f"{unreadable[0].open_id} in database {alias!r}.",
+            "Add the missing key to ENCRYPTION_KEYS, after the first, or have the accounts "
+            "connected again. manage.py rotate_encryption_keys --dry-run lists them all.",
         )
     if old:
-        messages.append(
-            checks.Warning(
-                f"{_some(old, sample)} have tokens encrypted with another key than the first of "
-                f"ENCRYPTION_KEYS, in database {alias!r}.",
-                hint="Run manage.py rotate_encryption_keys; then the old keys can be removed.",
-                id="tiktok_business.W015",
-            )
+        yield warning(
+            "W015",
+            f"{_some(old, sample)} have tokens encrypted with another key than the first of "
+            f"ENCRYPTION_KEYS, in database {alias!r}.",
+            "Run manage.py rotate_encryption_keys; then the old keys can be removed.",
         )
-    return messages
 
 
 def _some(accounts: list[Any], sample: dict[int, Any]) -> str:

@@ -1,35 +1,55 @@
-"""Register all system checks with Django."""
+"""How a check is written, and registered with Django."""
 
 from __future__ import annotations
 
-from django.core import checks
-from django.core.checks import Tags
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any
 
-from . import encryption, oauth, settings
+from django.core import checks
+from django.core.checks import CheckMessage, Tags
 
 TAG = "tiktok_business"
 
+Check = Callable[..., list[CheckMessage]]
+
+
+def check(*tags: str, **options: Any) -> Callable[[Callable[[], Iterator[CheckMessage]]], Check]:
+    """Make a generator of messages a check under these tags and ``tiktok_business``.
+
+    ``options`` are those of Django's ``register()``, such as ``deploy=True``.
+    """
+
+    def decorate(function: Callable[[], Iterator[CheckMessage]]) -> Check:
+        @wraps(function)
+        def run(app_configs: object = None, **kwargs: object) -> list[CheckMessage]:
+            return list(function())
+
+        del run.__wrapped__  # or Django would see the signature of `function`, without **kwargs
+        _registrations.append((run, (*tags, TAG), options))
+        return run
+
+    return decorate
+
+
+def database_check(function: Check) -> Check:
+    """Mark a check that queries databases; `check --tag tiktok_business` must not run it."""
+    _registrations.append((function, (Tags.database,), {}))
+    return function
+
+
+_registrations: list[tuple[Check, tuple[str, ...], dict[str, Any]]] = []
+
 
 def register() -> None:
-    """Register all checks, under the tag ``tiktok_business`` unless they query a database."""
-    for check in (
-        settings.check_keys,
-        settings.check_values,
-        settings.check_cache_alias,
-        settings.check_session_factory,
-        settings.check_claim_outlasts_call,
-        settings.check_time_zone_support,
-        oauth.check_authorization_url,
-        oauth.check_session_cookie,
-    ):
-        checks.register(check, TAG)
-    for check in (
-        oauth.check_redirect_uri,
-        oauth.check_urls_are_tiktoks,
-        encryption.check_encryption_keys,
-    ):
-        checks.register(check, Tags.security, TAG)
-    checks.register(oauth.check_redirect_uri_is_fixed, Tags.security, TAG, deploy=True)
-    checks.register(settings.check_cache_is_shared, TAG, deploy=True)
-    # Not under our own tag: `check --tag tiktok_business` must not query a database.
-    checks.register(encryption.check_stored_tokens, Tags.database)
+    """Register all checks with Django."""
+    for function, tags, options in _registrations:
+        checks.register(function, *tags, **options)
+
+
+def error(number: str, text: str, hint: str) -> CheckMessage:
+    return checks.Error(text, hint=hint, id=f"{TAG}.{number}")
+
+
+def warning(number: str, text: str, hint: str) -> CheckMessage:
+    return checks.Warning(text, hint=hint, id=f"{TAG}.{number}")
