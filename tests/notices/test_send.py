@@ -147,6 +147,8 @@ def test_of_two_workers_that_find_the_same_notice_one_claims_it(ada: User) -> No
     kind = Notice.Kind.REAUTHORIZATION_REQUIRED
     assert send._claim(kind, account, until, "default")
     assert not send._claim(kind, account, until, "default")
+    send._notify_once(kind, account, "default")
+    assert subjects() == [], "the one that holds the claim sends it"
     an_hour_passes()  # in which the winner has died
     assert send._claim(kind, account, until, "default")
     assert not send._claim(kind, account, until, "default")
