@@ -22,7 +22,7 @@ LINK = '<a class="button main tiktok-connect" href="/tiktok/connect/">Connect Ti
 
 
 def shop(request: HttpRequest) -> HttpResponse:
-    """A page of a project, which knows nothing of this package but its tags."""
+    """A page of a project that uses only the template tags."""
     source = LOAD + "{% connect_tiktok label='Connect your shop' next=request.path %}"
     return HttpResponse(Template(source).render(RequestContext(request)))
 
@@ -71,8 +71,8 @@ def test_anonymous_visitors_get_there_through_the_login(client: Client, owner: U
     assert f'href="{link}">Connect your shop</a>' in page
     assert "<form" not in page
     login = client.get(link).headers["Location"]
-    answer = client.post(login, {"username": "ada", "password": "correct horse"})
-    confirm = client.get(answer.headers["Location"])
+    response = client.post(login, {"username": "ada", "password": "correct horse"})
+    confirm = client.get(response.headers["Location"])
     assert "Continue to TikTok" in text_of(confirm)
     assert '<input type="hidden" name="next" value="/shop/">' in confirm.content.decode()
 

@@ -53,16 +53,16 @@ def test_anonymous_visitor_is_asked_to_log_in(db: None, client: Client) -> None:
 @pytest.mark.parametrize("may", ["", "add change delete"])
 def test_accounts_of_others_and_of_nobody_are_not_found(db: None, client: Client, may: str) -> None:
     log_in(client, may=may)
-    theirs, nobodys = make_account(owner=make_user("grace")), make_account(open_id="2")
-    for url in (page_of(theirs), page_of(nobodys), "/tiktok/987654/", f"/tiktok/{10**30}/"):
+    others, unowned = make_account(owner=make_user("grace")), make_account(open_id="2")
+    for url in (page_of(others), page_of(unowned), "/tiktok/987654/", f"/tiktok/{10**30}/"):
         assert client.get(url).status_code == 404
 
 
 def test_view_permission_shows_all_accounts(db: None, client: Client) -> None:
     log_in(client, may="view")
-    theirs, nobodys = make_account(owner=make_user("grace")), make_account(open_id="2")
-    assert "connected by grace" in text_of(client.get(page_of(theirs)))
-    assert "owned by nobody" in text_of(client.get(page_of(nobodys)))
+    others, unowned = make_account(owner=make_user("grace")), make_account(open_id="2")
+    assert "connected by grace" in text_of(client.get(page_of(others)))
+    assert "owned by nobody" in text_of(client.get(page_of(unowned)))
 
 
 def test_list_links_to_the_page_of_each_account(ada: User, client: Client) -> None:
@@ -234,7 +234,7 @@ def test_page_is_never_cached_and_wrong_settings_are_a_page(ada: User, client: C
 
 
 @pytest.mark.parametrize(
-    ("may", "mine", "theirs", "nobodys"),
+    ("may", "mine", "others", "unowned"),
     [
         ("view", "D", "", ""),
         ("view add", "RD", "", "R"),
@@ -244,13 +244,13 @@ def test_page_is_never_cached_and_wrong_settings_are_a_page(ada: User, client: C
     ],
 )
 def test_page_offers_what_the_list_offers(
-    db: None, client: Client, may: str, mine: str, theirs: str | None, nobodys: str | None
+    db: None, client: Client, may: str, mine: str, others: str | None, unowned: str | None
 ) -> None:
     ada = log_in(client, may=may)
     expected = {
         make_account(open_id="1", owner=ada): mine,
-        make_account(open_id="2", owner=make_user("grace")): theirs,
-        make_account(open_id="3"): nobodys,
+        make_account(open_id="2", owner=make_user("grace")): others,
+        make_account(open_id="3"): unowned,
     }
     for account, offered in expected.items():
         response = client.get(page_of(account))

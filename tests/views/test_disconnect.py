@@ -82,9 +82,9 @@ def test_account_of_somebody_else_is_not_found(
     db: None, client: Client, simulator: Simulator, method: str
 ) -> None:
     log_in(client, may="add view change")
-    theirs = connect(simulator, owner=make_user("grace"))
-    nobodys = make_account(open_id="2")
-    for url in (disconnect_url(theirs), disconnect_url(nobodys), "/tiktok/987654/disconnect/"):
+    others = connect(simulator, owner=make_user("grace"))
+    unowned = make_account(open_id="2")
+    for url in (disconnect_url(others), disconnect_url(unowned), "/tiktok/987654/disconnect/"):
         assert getattr(client, method)(url).status_code == 404
     assert not BusinessAccount.objects.filter(status="revoked").exists()
 
