@@ -133,18 +133,13 @@ def read_grant(answer: Envelope, sent_at: datetime) -> TokenGrant:
         access_token=access_token,
         refresh_token=answer.token("refresh_token"),
         access_token_expires_at=_end_of(
-            sent_at,
-            MAX_ACCESS_TOKEN_LIFETIME_SECONDS,
-            answer,
-            "expires_in",
-            "expires",
+            sent_at, MAX_ACCESS_TOKEN_LIFETIME_SECONDS, answer, "expires_in", "expires"
         ),
         refresh_token_expires_at=_end_of(
             sent_at,
             MAX_REFRESH_TOKEN_LIFETIME_SECONDS,
             answer,
-            "refresh_token_expires_in",
-            "refresh_expires",
+            *("refresh_token_expires_in", "refresh_expires"),
         ),
         open_id=answer.open_id(),
         scopes=answer.scopes(),

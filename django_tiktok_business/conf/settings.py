@@ -9,6 +9,7 @@ checks report the same problems from the same table.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Self, TypeVar, overload
 
 from django.conf import settings
@@ -40,31 +41,19 @@ _YEAR: Final = 31_536_000  # seconds; also how long a refresh token lives
 _DEFAULT: Final = object()  # the setting's own default
 
 
+@dataclass(eq=False)
 class Setting(Generic[T]):
     """One key of ``TIKTOK_BUSINESS``: what it may hold, and how it is read."""
 
-    name: str
-
-    def __init__(
-        self,
-        default: Any,
-        accepts: Callable[[Any], bool],
-        expected: str,  # completes the sentence "TIKTOK_BUSINESS[...] must be"
-        example: str,  # Python source of a good value, for hints
-        parse: Callable[[str], Any],  # the text of an environment variable; raises ValueError
-        *,
-        read: Callable[[Any], T] | None = None,  # turns an accepted value into what readers get
-        empty_is_none: bool = False,  # an empty environment variable means None, not "unset"
-        masked: bool = False,  # the value may hold a secret, so no message shows it
-    ) -> None:
-        self.default = default
-        self.accepts = accepts
-        self.expected = expected
-        self.example = example
-        self.parse = parse
-        self.read = read
-        self.empty_is_none = empty_is_none
-        self.masked = masked
+    name: str = field(init=False)
+    default: Any
+    accepts: Callable[[Any], bool]
+    expected: str  # completes the sentence "TIKTOK_BUSINESS[...] must be"
+    example: str  # Python source of a good value, for hints
+    parse: Callable[[str], Any]  # the text of an environment variable; raises ValueError
+    read: Callable[[Any], T] | None = None  # turns an accepted value into what readers get
+    empty_is_none: bool = False  # an empty environment variable means None, not "unset"
+    masked: bool = False  # the value may hold a secret, so no message shows it
 
     def __set_name__(self, owner: type[Conf], name: str) -> None:
         self.name = name

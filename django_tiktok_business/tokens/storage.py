@@ -59,15 +59,10 @@ def store_result(
             return error
         if not is_saved:
             return _reconcile(account, using)
-        if signals.tokens_refreshed.has_listeners(BusinessAccount):
+        kind, signal = events.Kind.REFRESHED, signals.tokens_refreshed
+        if signal.has_listeners(BusinessAccount):
             reload(account, using)  # receivers see the current profile too
-        events.announce(
-            signals.tokens_refreshed,
-            account,
-            using,
-            kind=events.Kind.REFRESHED,
-            scopes_before=scopes_before,
-        )
+        events.announce(signal, account, using, kind=kind, scopes_before=scopes_before)
         return None
     if isinstance(answer, AppCredentialsRejectedError) or _was_not_sent(answer):
         release(account, using)  # says nothing about the account
@@ -139,13 +134,8 @@ def _record_rejection(
         return None
     logger.warning("TikTok rejected the tokens of account %s: %s", account.open_id, verdict)
     reload(account, using)
-    events.announce(
-        signals.reauthorization_required,
-        account,
-        using,
-        kind=events.Kind.REJECTED,
-        error=verdict,
-    )
+    kind, signal = events.Kind.REJECTED, signals.reauthorization_required
+    events.announce(signal, account, using, kind=kind, error=verdict)
     return verdict
 
 

@@ -13,9 +13,6 @@ NOT_MIRRORS = {"project", "scenarios", "support"}
 # Modules that hold nothing of their own to test -> why.
 UNTESTED = {
     "apps": "names and labels; every test runs in the app, and tests/checks sees what it registers",
-    "fields": "names only; tests/project/test_contract.py imports each",
-    "signals": "names only; tests/project/test_contract.py imports each",
-    "urls": "a table of paths; tests/project/test_contract.py resolves each",
 }
 
 
