@@ -11,14 +11,15 @@ from django_tiktok_business.api.envelope import Envelope
 from django_tiktok_business.api.oauth import OAuth, TokenInfo
 from django_tiktok_business.api.profile import BusinessProfile, Profile
 from django_tiktok_business.db import clock
-from django_tiktok_business.exceptions import AccessTokenRejectedError, TikTokBusinessError
+from django_tiktok_business.exceptions import AccessTokenRejectedError
 from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.sync.profile import fields_for
-from django_tiktok_business.tokens.storage import mark_rejected
 
 from .access import database_of, get_access_token, refresh_row
 
 T = TypeVar("T")
+
+RENEWALS = 2  # of a token that TikTok rejects, within one call
 
 
 def account_client(account: BusinessAccount) -> AccountClient:
@@ -29,8 +30,10 @@ def account_client(account: BusinessAccount) -> AccountClient:
 class AccountClient:
     """Calls the Accounts API on behalf of one account, with a token that is always fresh.
 
-    If TikTok rejects the token, it is refreshed and the call is repeated once. If TikTok rejects
-    the fresh token too, and does not know it, the account has to be connected again.
+    If TikTok rejects the token, it is refreshed and the call is repeated, at most twice; then
+    `AccessTokenRejectedError` is raised. The account stays active: only TikTok's refresh endpoint
+    can say that it has to be connected again. Data endpoints also reject tokens that they have not
+    heard of yet, or that are of another kind.
 
     A context manager that closes its HTTP connections. Not thread-safe.
     """
@@ -92,30 +95,21 @@ class AccountClient:
         )
 
     def with_token(self, call: Callable[[TikTokClient], T]) -> T:
-        """Run ``call`` with a client that sends a fresh token; once more if TikTok rejects it."""
-        token = get_access_token(self.account)
-        try:
-            return call(self._client.authorized(token))
-        except AccessTokenRejectedError:
-            rejected_version = self.account.credentials_version
-        # Another worker may have refreshed the tokens since this account was loaded.
-        refresh_row(
-            self.account,
-            is_fresh_enough=lambda row: row.credentials_version > rejected_version,
-        )
-        try:
-            return call(self._client.authorized(self.account.access_token))
-        except AccessTokenRejectedError as error:
-            if self._is_token_accepted():
-                raise  # the connection is fine: the endpoint does not take tokens of this kind
-            raise mark_rejected(self.account, error, database_of(self.account)) from None
+        """Run ``call`` with a client that sends a fresh token.
 
-    def _is_token_accepted(self) -> bool:
-        """Whether TikTok knows the token; also True if that cannot be found out."""
-        try:
-            OAuth(self._client).token_info(self.account.access_token)
-        except AccessTokenRejectedError:
-            return False
-        except TikTokBusinessError:
-            return True
-        return True
+        While TikTok rejects the token, ``call`` is run again with a newer one, RENEWALS times.
+        """
+        token = get_access_token(self.account)
+        for _ in range(RENEWALS):
+            try:
+                return call(self._client.authorized(token))
+            except AccessTokenRejectedError:
+                token = self._newer_than(token)
+        return call(self._client.authorized(token))
+
+    def _newer_than(self, rejected: str) -> str:
+        # Another worker may have refreshed the row since this account was loaded. Compared by the
+        # token itself: a project may have stored a pair without reading the version back.
+        refresh_row(self.account, is_fresh_enough=lambda row: row.access_token != rejected)
+        renewed: str = self.account.access_token
+        return renewed

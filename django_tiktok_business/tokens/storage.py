@@ -26,7 +26,6 @@ from django_tiktok_business.db.writes import (
 from django_tiktok_business.exceptions import (
     AccountBusyError,
     AccountGoneError,
-    APIError,
     AppCredentialsRejectedError,
     RateLimitError,
     ReauthorizationRequired,
@@ -98,27 +97,6 @@ def store_result(
 def _was_not_sent(error: TikTokBusinessError) -> bool:
     """Whether our own rate limit kept the call from being made."""
     return isinstance(error, RateLimitError) and error.code is error.http_status is None
-
-
-def mark_rejected(account: BusinessAccount, error: APIError, using: str) -> TikTokBusinessError:
-    """Mark an account whose fresh access token TikTok rejects; return the error to raise.
-
-    Only a new consent can help. The account is not marked when its row holds another pair by now,
-    or is claimed: then TikTok may have issued a pair that is not saved yet.
-    """
-    verdict = ReauthorizationRequired(
-        error.message, code=error.code, request_id=error.request_id, http_status=error.http_status
-    )
-    same_pair = BusinessAccount.objects.using(using).filter(
-        pk=account.pk,
-        status=BusinessAccount.Status.ACTIVE,
-        credentials_version=account.credentials_version,
-        claim_id="",
-    )
-    recorded = _record_rejection(account, verdict, same_pair, failure_changes(verdict), using)
-    if recorded is None and reload(account, using) and account.claim_id:
-        return AccountBusyError("The tokens are being renewed; the call can be repeated.")
-    return recorded or error
 
 
 def _record_rejection(
