@@ -10,6 +10,7 @@
     │   ├── ConnectionFailedError                 no response; TikTok may have acted on the request
     │   │   └── ConnectionNotMadeError            the request never reached TikTok
     │   ├── RateLimitError          (APIError)    wait for `retry_after` seconds, if known
+    │   ├── RejectionUnconfirmedError (APIError)  TikTok rejected the tokens once: not final yet
     │   ├── ServerError             (APIError)    TikTok failed
     │   └── InvalidResponseError    (APIError)    the response is not of the documented shape
     ├── APIError                                  TikTok refused; see its attributes
@@ -58,6 +59,7 @@ __all__ = [
     "PermissionDeniedError",
     "RateLimitError",
     "ReauthorizationRequired",
+    "RejectionUnconfirmedError",
     "RetryableError",
     "ServerError",
     "TikTokBusinessError",
@@ -134,6 +136,10 @@ class RateLimitError(RetryableError, APIError):
     """
 
     retry_after: float | None = None
+
+
+class RejectionUnconfirmedError(RetryableError, APIError):
+    """TikTok rejected the refresh token once; it is tried again before the connection is lost."""
 
 
 class ServerError(RetryableError, APIError):

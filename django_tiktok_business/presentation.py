@@ -16,9 +16,10 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from .models import BusinessAccount
+from .models import BusinessAccount, Health
 
 __all__ = [
+    "advice",
     "explanation",
     "format_count",
     "health_badge",
@@ -107,6 +108,20 @@ def health_badge(account: BusinessAccount) -> SafeString:
     """`BusinessAccount.health` as a coloured label."""
     health = account.health
     return format_html('<span class="tiktok-badge tiktok-{}">{}</span>', health.value, health.label)
+
+
+def advice(account: BusinessAccount) -> str:
+    """What the account's health means for its owner, and what to do."""
+    if account.health != Health.RETRYING or account.rejected_at is None:
+        return account.health.advice
+    next_attempt_at = account.next_attempt_at or account.rejected_at
+    return _(
+        "TikTok rejected this connection at %(rejected_at)s. We ask once more at %(next_attempt)s "
+        "before calling it lost."
+    ) % {
+        "rejected_at": _exact_time(account.rejected_at),
+        "next_attempt": _exact_time(next_attempt_at),
+    }
 
 
 def explanation(error: Exception) -> str:

@@ -123,6 +123,8 @@ class Demo:
             "TIKTOK_BUSINESS_AUTHORIZATION_URL": f"{self.tiktok}/v2/auth/authorize",
             "TIKTOK_BUSINESS_API_BASE_URL": f"{self.tiktok}/open_api/v1.3",
             "TIKTOK_BUSINESS_DISABLE_AUTO_AUTH": "True",
+            # The tour does not wait ten minutes for TikTok to reject an account once more.
+            "TIKTOK_BUSINESS_REJECTION_CONFIRM_SECONDS": "0",
         }
         lines = [f"{name}={value}\n" for name, value in values.items()]
         self.env_file.write_text("".join(lines), encoding="utf-8")

@@ -74,6 +74,7 @@ TIKTOK_BUSINESS: dict[str, Any] = {
     "APP_SECRET": "simulator-app-secret-not-real",
     "ENCRYPTION_KEYS": ["test-only-Zr8vN2kXq5TgWb9YhJ4mLc7PdFs3RuEa"],
     "REDIRECT_URI": "https://testserver.example/tiktok/callback/",
+    "REJECTION_CONFIRM_SECONDS": 0,  # tests of the second rejection set it
     "REQUESTS_PER_MINUTE": 0,  # tests of the rate limit set one
     "SESSION_FACTORY_PATH": "tests.support.simulator.simulator_session",
 }

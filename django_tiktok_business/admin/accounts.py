@@ -24,7 +24,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from django_tiktok_business.conf import conf
 from django_tiktok_business.exceptions import ConfigurationError, TikTokBusinessError
 from django_tiktok_business.models import BusinessAccount, ConnectionEvent
-from django_tiktok_business.presentation import explanation, picture
+from django_tiktok_business.presentation import advice, explanation, picture
 
 from . import lazy
 from .actions import AccountActions
@@ -114,7 +114,7 @@ class BusinessAccountAdmin(AccountActions):
             reconnect_url=f"{connect['connect_url']}?{urlencode({'next': page_url})}",
             account_page=lazy.account_page.AccountPage(account),
             events_url=self._events_url(request, account),
-            advice=account.health.advice,
+            advice=advice(account),
             picture=picture(account),
             state=self.state(account),
             is_connected=is_connected,

@@ -238,6 +238,9 @@ class Conf:
     REFRESH_CONCURRENCY = number(8, 1, 128)
     # Seconds until the claim of a worker that died is free again.
     CLAIM_SECONDS = number(120, 1, _DAY)
+    # Seconds from a first rejection by TikTok's refresh endpoint to the second one, which confirms
+    # that an account has to be connected again; 0: the first is final.
+    REJECTION_CONFIRM_SECONDS = number(600, 0, _DAY)
     # How many days before its end a refresh token is reported; it cannot be prolonged.
     REAUTHORIZATION_WARNING_DAYS = number(30, 0, 365)
     # Who gets a mail when an account has to be connected again, now or soon; empty: nobody.

@@ -151,9 +151,13 @@ class BusinessAccount(EncryptedModel):
 
     # Internal. After temporary failures, a batch skips the account until the next attempt. A worker
     # writes its claim here before it refreshes the account. The version counts the token pairs that
-    # this row has held, so that a late answer cannot overwrite a newer pair.
+    # this row has held, so that a late answer cannot overwrite a newer pair. `rejected_at` is the
+    # first of two rejections of the pair by TikTok's refresh endpoint.
     next_attempt_at = UpdateOnlyDateTimeField(
         _("next attempt at"), null=True, blank=True, editable=False, serialize=False
+    )
+    rejected_at = UpdateOnlyDateTimeField(
+        null=True, blank=True, editable=False, serialize=False, once_assigned=models.Value(None)
     )
     claim_id = UpdateOnlyCharField(
         max_length=32, blank=True, default="", editable=False, serialize=False, once_assigned=""

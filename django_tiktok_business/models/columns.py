@@ -8,6 +8,7 @@ NO_CLAIM: dict[str, Any] = {"claim_id": "", "claim_expires_at": None}
 NO_FAILURE: dict[str, Any] = {
     "consecutive_failures": 0,
     "next_attempt_at": None,
+    "rejected_at": None,
     "last_error_at": None,
     "last_error_code": None,
     "last_error_message": "",
@@ -30,6 +31,7 @@ CREDENTIAL_COLUMNS = (
     "last_error_request_id",
     "consecutive_failures",
     "next_attempt_at",
+    "rejected_at",
     "claim_id",
     "claim_expires_at",
     "credentials_version",

@@ -33,6 +33,7 @@ from django_tiktok_business.exceptions import (
     AccountBusyError,
     AccountOwnedByAnotherUserError,
     ReauthorizationRequired,
+    RejectionUnconfirmedError,
     TikTokBusinessError,
 )
 from django_tiktok_business.interrupts import defer_signals
@@ -46,6 +47,8 @@ from .rows import credential_changes, reload
 
 logger = logging.getLogger("tiktok_business")
 
+# One is proof enough here: a new pair is at hand.
+_REJECTIONS = (ReauthorizationRequired, RejectionUnconfirmedError)
 CHECKS_PER_MINUTE = 20  # half of the calls that TikTok allows for one account and endpoint
 
 
@@ -89,7 +92,7 @@ def connect(user: Any, *, code: Secret, redirect_uri: str) -> BusinessAccount:
             except _SupersededError as superseded:
                 try:
                     account = _prove(superseded.account, using) or store()
-                except ReauthorizationRequired:
+                except _REJECTIONS:
                     account = store()
             except AccountOwnedByAnotherUserError:
                 # The refused grant may have ended the owner's tokens: store it for the owner then.
@@ -98,7 +101,7 @@ def connect(user: Any, *, code: Secret, redirect_uri: str) -> BusinessAccount:
                 for found in retry_while_unavailable(lambda: list(rows), using):
                     try:
                         _prove(found, using)
-                    except ReauthorizationRequired:
+                    except _REJECTIONS:
                         with suppress(AccountOwnedByAnotherUserError):
                             store(lost_version=found.credentials_version)
                 raise
@@ -112,7 +115,7 @@ def _prove(account: BusinessAccount, using: str) -> BusinessAccount | None:
     An access token that TikTok accepts proves nothing: it may outlive its refresh token.
 
     Returns None when TikTok did not answer, or was asked too often. Raises
-    `ReauthorizationRequired` when TikTok rejects the pair.
+    `ReauthorizationRequired` or `RejectionUnconfirmedError` when TikTok rejects the pair.
     """
     if not cache.allow("check", f"{account.app_id} {account.open_id}", CHECKS_PER_MINUTE):
         return None
@@ -126,7 +129,7 @@ def _prove(account: BusinessAccount, using: str) -> BusinessAccount | None:
 
     try:
         return commit_independently(refresh_row, using)
-    except ReauthorizationRequired as error:
+    except _REJECTIONS as error:
         if error.code is not None:
             raise
     except Exception as error:  # noqa: BLE001 -- in any case the new pair has to be stored

@@ -35,7 +35,8 @@ from django_tiktok_business.models import BusinessAccount, BusinessAccountQueryS
 from django_tiktok_business.models.columns import NO_CLAIM
 
 from .backoff import next_attempt
-from .claims import TAKEN_OVER, release
+from .claims import release
+from .rejections import is_final, unconfirmed
 from .rows import credential_changes, failure_changes, reload, store_update
 
 logger = logging.getLogger("tiktok_business")
@@ -66,8 +67,9 @@ def store_result(
     if isinstance(answer, AppCredentialsRejectedError) or _was_not_sent(answer):
         release(account, using)  # says nothing about the account
         return answer
+    retry = next_attempt(account, answer)
     if isinstance(answer, ReauthorizationRequired) and answer.code is not None:
-        if not account.claim_id.startswith(TAKEN_OVER):
+        if is_final(account, answer):
             same_pair = BusinessAccount.objects.using(using).filter(
                 pk=account.pk,
                 claim_id=account.claim_id,
@@ -76,18 +78,14 @@ def store_result(
             changes = {**failure_changes(answer), **NO_CLAIM}
             verdict = _record_rejection(account, answer, same_pair, changes, using)
             return verdict or _reconcile(account, using)
-        # The former holder of the claim may have received a new pair and be about to save it.
-        answer = AccountBusyError(
-            f"{answer} This is no verdict before it happens again: another worker, which has not "
-            "reported back, may hold newer tokens."
-        )
+        answer, retry = unconfirmed(account, answer)
     if isinstance(answer, RateLimitError):
         # The app made too many calls, which is not a failure of this account.
         changes = failure_changes(answer)
         del changes["consecutive_failures"]
         release(account, using, **changes)
         return answer
-    release(account, using, **failure_changes(answer), **next_attempt(account, answer))
+    release(account, using, **failure_changes(answer), **retry)
     logger.info("Account %s was not refreshed: %s", account.open_id, answer)
     reload(account, using)
     events.announce(signals.refresh_failed, account, using, kind=events.Kind.FAILED, error=answer)

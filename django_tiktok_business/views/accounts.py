@@ -73,7 +73,7 @@ class _AccountPageView(ConnectPermissionMixin, LoginRequiredMixin, PageView):
             account=account,
             health=health,
             # The advice would say that access is renewed, which is wrong for another app's account.
-            advice="" if is_not_refreshed else health.advice,
+            advice="" if is_not_refreshed else presentation.advice(account),
             picture=presentation.picture(account),
             connected=time(account.connected_at),
             renewed=time(account.last_refreshed_at),

@@ -51,6 +51,7 @@ FROM_ENV = [
     ("REFRESH_MARGIN_SECONDS", "60", 60),
     ("REFRESH_CONCURRENCY", "16", 16),
     ("CLAIM_SECONDS", "240", 240),
+    ("REJECTION_CONFIRM_SECONDS", "60", 60),
     ("REAUTHORIZATION_WARNING_DAYS", "14", 14),
     ("NOTIFY", "owner, ops@example.com", ["owner", "ops@example.com"]),
     ("EVENTS_KEPT_DAYS", "30", 30),

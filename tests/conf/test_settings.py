@@ -56,6 +56,7 @@ DEFAULTS: dict[str, object] = {
     "REFRESH_MARGIN_SECONDS": 300,
     "REFRESH_CONCURRENCY": 8,
     "CLAIM_SECONDS": 120,
+    "REJECTION_CONFIRM_SECONDS": 600,
     "REAUTHORIZATION_WARNING_DAYS": 30,
     "NOTIFY": [],
     "EVENTS_KEPT_DAYS": 90,
@@ -90,6 +91,7 @@ ACCEPTED: dict[str, list[Any]] = {
     "REFRESH_MARGIN_SECONDS": [0, DAY - 1],
     "REFRESH_CONCURRENCY": [1, 128],
     "CLAIM_SECONDS": [1, DAY],
+    "REJECTION_CONFIRM_SECONDS": [0, DAY],
     "REAUTHORIZATION_WARNING_DAYS": [0, 365],
     "NOTIFY": [[], ["owner"], ["owner", "ops@example.com"], ["Ops <ops@example.com>"]],
     "EVENTS_KEPT_DAYS": [1, 36_500],
@@ -140,6 +142,7 @@ REFUSED: dict[str, list[Any]] = {
     "REFRESH_MARGIN_SECONDS": [None, -1, DAY, "300"],
     "REFRESH_CONCURRENCY": [None, 0, 129, "8", True],
     "CLAIM_SECONDS": [None, 0, DAY + 1, "120"],
+    "REJECTION_CONFIRM_SECONDS": [None, -1, DAY + 1, "600"],
     "REAUTHORIZATION_WARNING_DAYS": [None, -1, 366, "30"],
     "NOTIFY": [
         None,

@@ -54,6 +54,7 @@ FACES = {
         "PermissionDeniedError",
         "RateLimitError",
         "ReauthorizationRequired",
+        "RejectionUnconfirmedError",
         "RetryableError",
         "ServerError",
         "TikTokBusinessError",
@@ -169,6 +170,7 @@ SETTING_NAMES = [
     "REFRESH_MARGIN_SECONDS",
     "REFRESH_CONCURRENCY",
     "CLAIM_SECONDS",
+    "REJECTION_CONFIRM_SECONDS",
     "REAUTHORIZATION_WARNING_DAYS",
     "NOTIFY",
     "EVENTS_KEPT_DAYS",
@@ -319,8 +321,8 @@ def test_commands_have_their_names() -> None:
 
 def test_ids_of_checks_are_these() -> None:
     sources = (path.read_text(encoding="utf-8") for path in (PACKAGE / "checks").glob("*.py"))
-    used = re.findall(r"tiktok_business\.[EW]\d{3}\b", "".join(sources))
-    assert set(used) == CHECK_IDS
+    used = re.findall(r"""["']([EW]\d{3})["']""", "".join(sources))
+    assert {f"tiktok_business.{number}" for number in used} == CHECK_IDS
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

@@ -83,7 +83,7 @@ def test_daily_metrics_that_fail_leave_a_synced_profile(
     simulator: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     (account,) = connected(simulator, 1, metrics_synced_at=None)
-    meanwhile(lambda: simulator.fail_next(code=50000, message="No figures."))
+    meanwhile(lambda: simulator.fail_next(code=50000, message="No metrics."))
     with override_tiktok(REFRESH_CONCURRENCY=1):
         assert kinds(bulk.sync_profiles([account])) == [None]
     assert f"The metrics of {account.open_id} were not synced: No metrics." in caplog.text

@@ -22,6 +22,7 @@ from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.simulator import Simulator
 from tests.support.accounts import Listener, pair, stored
 from tests.support.factories import connect, make_user
+from tests.support.notices import LOCMEM, OPS, mailing_with
 from tests.support.simulator import meanwhile, override_tiktok
 
 REFRESH = "/tt_user/oauth2/refresh_token/"
@@ -93,7 +94,8 @@ def test_no_answer_of_a_data_endpoint_requires_reauthorization(
     simulator.fail_next("code", code=40105, path=path, times=None)
     simulator.fail_next("code", code=40105, path=TOKEN_INFO, times=None)
     with (
-        override_tiktok(NOTIFY=["ops@example.com"]),
+        override_tiktok(NOTIFY=[OPS]),
+        mailing_with(LOCMEM),
         Listener(signals.reauthorization_required) as heard,
         pytest.raises(AccessTokenRejectedError) as caught,
     ):
@@ -127,7 +129,7 @@ def test_f20_call_during_a_refresh_uses_the_tokens_that_it_brings(simulator: Sim
 
     thread = threading.Thread(target=call_with_the_stale_instance)
     meanwhile(thread.start)  # TikTok has already ended the pair that is in the row
-    with override_tiktok(NOTIFY=["ops@example.com"]):
+    with override_tiktok(NOTIFY=[OPS]), mailing_with(LOCMEM):
         services.refresh_due_accounts(within=timedelta(days=3))
         thread.join()
     assert usernames == ["harbour_bakery"]

@@ -21,6 +21,7 @@ from django_tiktok_business.exceptions import (
     InvalidResponseError,
     RateLimitError,
     ReauthorizationRequired,
+    RejectionUnconfirmedError,
     ServerError,
     TikTokBusinessError,
 )
@@ -351,7 +352,7 @@ def test_f01_rejection_counts_when_no_slower_worker_can_hold_newer_tokens(
             claim_expires_at=timezone.now() - timedelta(hours=1)
         )
         # TikTok has rotated the pair for the first worker, so it rejects what is stored.
-        with pytest.raises(AccountBusyError, match="may hold newer tokens"):
+        with pytest.raises(RejectionUnconfirmedError):
             services.refresh_account(other)
         seen.append(stored(account).status)
 
@@ -370,7 +371,7 @@ def test_rejection_counts_the_second_time_when_the_slower_worker_has_died(
     with override_tiktok(CLAIM_SECONDS=1):
         assert claims.claim([account.pk], "default") != []
     simulator.revoke_grant(account.open_id)
-    with pytest.raises(AccountBusyError, match="code 40107"):
+    with pytest.raises(RejectionUnconfirmedError, match="code 40107"):
         services.refresh_account(account)
     with pytest.raises(ReauthorizationRequired):
         services.refresh_account(account)
