@@ -11,7 +11,7 @@ from pathlib import Path
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
-from django_tiktok_business.conf.env import from_env
+from django_tiktok_business.conf import from_env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
