@@ -87,6 +87,11 @@ class UpdateOnlyMixin(_Field):
         return name, f"django.db.models.{type(self).__mro__[2].__name__}", args, kwargs
 
 
+def is_written_once_assigned(field: models.Field[Any, Any]) -> bool:
+    """Whether ``save()`` writes the column together with assigned encrypted values."""
+    return isinstance(field, UpdateOnlyMixin) and field._once_assigned is not None
+
+
 class UpdateOnlyCharField(UpdateOnlyMixin, _CharField): ...
 
 

@@ -12,6 +12,7 @@ from django.db import DEFAULT_DB_ALIAS, connections, models, transaction
 from django.db.models import QuerySet
 from django.db.models.base import ModelBase
 
+from django_tiktok_business.db.schema import is_written_once_assigned
 from django_tiktok_business.exceptions import DecryptionError
 
 from .fields import Ciphertext, EncryptedTextField, ciphertext_reads
@@ -54,6 +55,12 @@ class EncryptedModel(models.Model):
         using: str | None = None,
         update_fields: Iterable[str] | None = None,
     ) -> None:
+        if update_fields is not None and self._assigned_names().intersection(update_fields):
+            # A save of these columns alone is one of another value too.
+            bookkeeping = (
+                f.name for f in self._meta.concrete_fields if is_written_once_assigned(f)
+            )
+            update_fields = frozenset((*update_fields, *bookkeeping))
         super().save_base(
             raw=raw,
             force_insert=force_insert,
@@ -90,8 +97,15 @@ class EncryptedModel(models.Model):
 
     def has_assigned_values(self) -> bool:
         """Whether an encrypted value was assigned and is not yet the row's."""
-        held = (self.__dict__.get(field.attname) for field in self.encrypted_fields())
-        return any(getattr(value, "origin", value) not in ("row", None) for value in held)
+        return bool(self._assigned_names())
+
+    def _assigned_names(self) -> set[str]:
+        held = {field.name: self.__dict__.get(field.attname) for field in self.encrypted_fields()}
+        return {
+            name
+            for name, value in held.items()
+            if getattr(value, "origin", value) not in ("row", None)
+        }
 
     def unreadable(self) -> list[DecryptionError]:
         """Why encrypted values cannot be read; [] if the configured keys open all of them."""

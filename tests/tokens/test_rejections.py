@@ -178,3 +178,19 @@ def test_advice_of_other_failures_is_that_of_the_state(account: BusinessAccount)
     assert advice(account) == Health.HEALTHY.advice
     account.consecutive_failures = 1
     assert advice(account) == Health.RETRYING.advice
+
+
+@pytest.mark.parametrize("columns", [["access_token", "refresh_token"], ["refresh_token"]])
+def test_pair_that_is_saved_alone_starts_from_the_beginning(
+    simulator: Simulator, account: BusinessAccount, columns: list[str]
+) -> None:
+    reject(simulator)
+    with pytest.raises(RejectionUnconfirmedError):
+        services.refresh_account(account)
+    rejected_earlier(account, hours=1)
+    row = stored(account)
+    for name in columns:
+        setattr(row, name, getattr(row, name))
+    row.save(update_fields=columns)
+    assert stored(account).rejected_at is None
+    assert stored(account).credentials_version == account.credentials_version + 1
