@@ -4,7 +4,7 @@ New tokens are saved by an UPDATE that names the claim. When the claim is gone b
 holds the pair that was sent, they are saved all the same, because they are newer. When the row
 holds another pair (a reconnect, a disconnect, another worker), they are dropped.
 
-A rejection changes the status by an UPDATE that names the claim *and* the pair that was sent, so
+A rejection is recorded by an UPDATE that names the claim *and* the pair that was sent, so
 that it cannot hit a pair that arrived in the meantime.
 """
 
@@ -31,7 +31,7 @@ from django_tiktok_business.exceptions import (
     ReauthorizationRequired,
     TikTokBusinessError,
 )
-from django_tiktok_business.models import BusinessAccount, BusinessAccountQuerySet
+from django_tiktok_business.models import BusinessAccount
 from django_tiktok_business.models.columns import NO_CLAIM
 
 from .backoff import next_attempt
@@ -67,25 +67,15 @@ def store_result(
     if isinstance(answer, AppCredentialsRejectedError) or _was_not_sent(answer):
         release(account, using)  # says nothing about the account
         return answer
-    retry = next_attempt(account, answer)
     if isinstance(answer, ReauthorizationRequired) and answer.code is not None:
-        if is_final(account, answer):
-            same_pair = BusinessAccount.objects.using(using).filter(
-                pk=account.pk,
-                claim_id=account.claim_id,
-                credentials_version=account.credentials_version,
-            )
-            changes = {**failure_changes(answer), **NO_CLAIM}
-            verdict = _record_rejection(account, answer, same_pair, changes, using)
-            return verdict or _reconcile(account, using)
-        answer, retry = unconfirmed(account, answer)
+        return _store_rejection(account, answer, using)
     if isinstance(answer, RateLimitError):
         # The app made too many calls, which is not a failure of this account.
         changes = failure_changes(answer)
         del changes["consecutive_failures"]
         release(account, using, **changes)
         return answer
-    release(account, using, **failure_changes(answer), **retry)
+    release(account, using, **failure_changes(answer), **next_attempt(account, answer))
     logger.info("Account %s was not refreshed: %s", account.open_id, answer)
     reload(account, using)
     events.announce(signals.refresh_failed, account, using, kind=events.Kind.FAILED, error=answer)
@@ -97,22 +87,28 @@ def _was_not_sent(error: TikTokBusinessError) -> bool:
     return isinstance(error, RateLimitError) and error.code is error.http_status is None
 
 
-def _record_rejection(
-    account: BusinessAccount,
-    verdict: ReauthorizationRequired,
-    same_pair: BusinessAccountQuerySet,
-    changes: dict[str, Any],
-    using: str,
-) -> ReauthorizationRequired | None:
-    """Record a verdict on the row that ``same_pair`` selects; None when it selects no row."""
-    status = BusinessAccount.Status.REAUTHORIZATION_REQUIRED
-    if not store_update(lambda: same_pair.update(status=status, **changes), using):
-        return None
-    logger.warning("TikTok rejected the tokens of account %s: %s", account.open_id, verdict)
+def _store_rejection(
+    account: BusinessAccount, rejection: ReauthorizationRequired, using: str
+) -> TikTokBusinessError | None:
+    """Record a rejection of the pair that was sent: it says nothing about any other pair."""
+    error: TikTokBusinessError = rejection
+    changes: dict[str, Any] = {"status": BusinessAccount.Status.REAUTHORIZATION_REQUIRED}
+    level, kind, signal = logging.WARNING, events.Kind.REJECTED, signals.reauthorization_required
+    if not is_final(account, rejection):
+        error, changes = unconfirmed(account, rejection)
+        level, kind, signal = logging.INFO, events.Kind.FAILED, signals.refresh_failed
+    same_pair = BusinessAccount.objects.using(using).filter(
+        pk=account.pk,
+        claim_id=account.claim_id,
+        credentials_version=account.credentials_version,
+    )
+    changes = {**failure_changes(error), **changes, **NO_CLAIM}
+    if not store_update(lambda: same_pair.update(**changes), using):
+        return _reconcile(account, using)
+    logger.log(level, "TikTok rejected the tokens of account %s: %s", account.open_id, error)
     reload(account, using)
-    kind, signal = events.Kind.REJECTED, signals.reauthorization_required
-    events.announce(signal, account, using, kind=kind, error=verdict)
-    return verdict
+    events.announce(signal, account, using, kind=kind, error=error)
+    return error
 
 
 def _save(account: BusinessAccount, grant: TokenGrant, using: str) -> bool:

@@ -16,10 +16,10 @@ from django_tiktok_business.exceptions import ReauthorizationRequired, Rejection
 from django_tiktok_business.models import BusinessAccount, Health
 from django_tiktok_business.presentation import advice
 from django_tiktok_business.simulator import Simulator
-from tests.support.accounts import Listener, stored
+from tests.support.accounts import Listener, pair, stored
 from tests.support.factories import connect, make_user
 from tests.support.notices import LOCMEM, OPS, connect_again, mailing_with
-from tests.support.simulator import override_tiktok
+from tests.support.simulator import meanwhile, override_tiktok
 
 REFRESH = "/tt_user/oauth2/refresh_token/"
 Status = BusinessAccount.Status
@@ -194,3 +194,14 @@ def test_pair_that_is_saved_alone_starts_from_the_beginning(
     row.save(update_fields=columns)
     assert stored(account).rejected_at is None
     assert stored(account).credentials_version == account.credentials_version + 1
+
+
+def test_rejection_of_a_pair_that_a_reconnect_has_replaced_is_no_failure(
+    simulator: Simulator, account: BusinessAccount
+) -> None:
+    reject(simulator)
+    meanwhile(lambda: connect_again(User.objects.get(), simulator))
+    with Listener(signals.refresh_failed) as heard:
+        services.refresh_account(account)
+    assert pair(account) == pair(stored(account)) == simulator.live_tokens(account.open_id)
+    assert (facts(account), heard) == ((Status.ACTIVE, Health.HEALTHY, False), [])
