@@ -39,8 +39,10 @@ def unconfirmed(
     account: BusinessAccount, rejection: ReauthorizationRequired
 ) -> tuple[RejectionUnconfirmedError, dict[str, Any]]:
     """The error for a rejection that is not final, and the columns that say when to try again."""
-    rejected_at = account.rejected_at or clock.instant()
-    next_attempt_at = rejected_at + timedelta(seconds=conf.REJECTION_CONFIRM_SECONDS)
+    now = clock.instant()
+    rejected_at = min(account.rejected_at or now, now)  # in the future: a clock was wrong
+    confirm_at = rejected_at + timedelta(seconds=conf.REJECTION_CONFIRM_SECONDS)
+    next_attempt_at = max(confirm_at, now)
     error = RejectionUnconfirmedError(
         f"TikTok rejected this connection at {rejected_at:%H:%M} UTC. We ask once more at "
         f"{next_attempt_at:%H:%M} UTC before calling it lost.",

@@ -205,3 +205,16 @@ def test_rejection_of_a_pair_that_a_reconnect_has_replaced_is_no_failure(
         services.refresh_account(account)
     assert pair(account) == pair(stored(account)) == simulator.live_tokens(account.open_id)
     assert (facts(account), heard) == ((Status.ACTIVE, Health.HEALTHY, False), [])
+
+
+def test_rejection_that_a_wrong_clock_dated_delays_nothing(
+    simulator: Simulator, account: BusinessAccount
+) -> None:
+    rejected_earlier(account, days=-365)
+    reject(simulator)
+    with pytest.raises(RejectionUnconfirmedError):
+        services.refresh_account(account)
+    row = stored(account)
+    assert row.rejected_at is not None
+    assert row.rejected_at <= timezone.now()
+    assert row.next_attempt_at == row.rejected_at + timedelta(seconds=600)
