@@ -228,7 +228,8 @@ class AccountPage:
             return format_html(
                 _("{} at the earliest, because it keeps failing"), time_in_full(attempt_at)
             )
-        if expires_at is None or expires_at <= timezone.now() + within:
+        is_rejected = account.rejected_at is not None
+        if expires_at is None or is_rejected or expires_at <= timezone.now() + within:
             return _("with the next run of “manage.py refresh_tokens”")
         return time_in_full(expires_at - within)
 

@@ -14,4 +14,8 @@ class Migration(migrations.Migration):
             name="rejected_at",
             field=models.DateTimeField(blank=True, editable=False, null=True, serialize=False),
         ),
+        migrations.AddIndex(
+            model_name="businessaccount",
+            index=models.Index(fields=["rejected_at", "id"], name="tiktok_business_rejected"),
+        ),
     ]

@@ -197,6 +197,8 @@ class BusinessAccount(EncryptedModel):
             models.Index(
                 fields=["status", "refresh_token_expires_at"], name="tiktok_business_attention"
             ),
+            # In the order in which a batch asks once more about those that TikTok has rejected.
+            models.Index(fields=["rejected_at", "id"], name="tiktok_business_rejected"),
             # In the order of the lists of accounts.
             NewestFirstIndex(fields=["-connected_at", "-id"], name="tiktok_business_newest"),
         ]

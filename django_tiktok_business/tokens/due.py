@@ -15,14 +15,16 @@ from django_tiktok_business.models import BusinessAccountQuerySet
 LONGEST_RUN = timedelta(days=1)  # the lifetime of an access token
 PAGE_ROWS = 256  # only primary keys and open ids: a claim reads the whole row
 _UNKNOWN = Q(access_token_expires_at__isnull=True)
+_REJECTED = Q(rejected_at__isnull=False)
 
 
 @dataclass(frozen=True)
 class Due:
     """The accounts of ``chosen`` that one run has to refresh.
 
-    Those whose access tokens expire ``within`` that time from now, or at an unknown time, and that
-    have not been refreshed since the run began: no account comes twice, however long ``within``.
+    Those whose access tokens expire ``within`` that time from now, or at an unknown time, those
+    that TikTok has rejected once, and of all these only those that have not been refreshed since
+    the run began: no account comes twice, however long ``within``.
     """
 
     chosen: BusinessAccountQuerySet
@@ -40,11 +42,15 @@ class Due:
     @property
     def condition(self) -> Q:
         """What makes a row due, by its own columns; a claim checks it again."""
-        return (_UNKNOWN | self._soon) & self._may_be_tried
+        return (_UNKNOWN | self._soon | _REJECTED) & self._may_be_tried
 
     @property
     def _soon(self) -> Q:
         return Q(access_token_expires_at__lte=self.began_at + self.within)
+
+    @property
+    def _only_rejected(self) -> Q:
+        return _REJECTED & Q(access_token_expires_at__gt=self.began_at + self.within)
 
     @property
     def _may_be_tried(self) -> Q:
@@ -63,14 +69,16 @@ class Due:
         if self.ignores_backoff:
             return 0
         later = self.chosen.filter(next_attempt_at__gt=self.began_at)
-        return later.due_for_refresh(self.within).count()
+        rejected = later.active().filter(self._only_rejected)
+        return later.due_for_refresh(self.within).count() + rejected.count()
 
     def pages(self) -> Pages[Any]:
-        """The due rows as ``(pk, open_id, access_token_expires_at)``, the most urgent first."""
+        """The due rows, the most urgent first: ``pk``, ``open_id`` and what they are ordered by."""
         rows = self.chosen.filter(self._may_be_tried)
         unknown = rows.filter(_UNKNOWN).order_by("pk")
-        # Two queries: databases would not use the index for "unknown or soon".
+        # Queries of their own: databases would not use the indexes for "unknown or soon".
         known = rows.filter(self._soon).order_by("access_token_expires_at", "pk")
-        columns = ("pk", "open_id", "access_token_expires_at")
-        parts = (part.values_list(*columns, named=True) for part in (unknown, known))
+        rejected = rows.filter(self._only_rejected).order_by("rejected_at", "pk")
+        columns = ("pk", "open_id", "access_token_expires_at", "rejected_at")
+        parts = (part.values_list(*columns, named=True) for part in (unknown, known, rejected))
         return Pages(*parts, size=PAGE_ROWS)

@@ -377,6 +377,7 @@ def test_account_page_shows_an_error_that_did_not_come_from_tiktok(root: Client)
             "with the next run of “manage.py refresh_tokens”",
         ),
         ({"status": "revoked"}, "none planned"),
+        ({"rejected_at": timezone.now()}, "with the next run of “manage.py refresh_tokens”"),
         ({"status": "reauthorization_required"}, "none planned"),
         ({"app_id": "7000000000000000002"}, "none planned"),
     ],

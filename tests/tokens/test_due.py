@@ -80,8 +80,8 @@ def test_each_page_is_one_query_however_many_rows_there_are() -> None:
     with CaptureQueriesContext(connection) as queries:
         sizes = [len(page) for page in walk(due)]
     assert sizes == [4, 4, 1, 4, 4, 3]
-    # One for each page, and one for each of the two kinds to find that there are no more.
-    assert len(queries) == 6 + 2
+    # One for each page, and one for each of the three kinds to find that there are no more.
+    assert len(queries) == 6 + 3
     assert all(query["sql"].endswith("LIMIT 4") for query in queries)
 
 

@@ -218,3 +218,16 @@ def test_rejection_that_a_wrong_clock_dated_delays_nothing(
     assert row.rejected_at is not None
     assert row.rejected_at <= timezone.now()
     assert row.next_attempt_at == row.rejected_at + timedelta(seconds=600)
+
+
+def test_batch_asks_again_though_the_token_is_not_due(
+    simulator: Simulator, account: BusinessAccount
+) -> None:
+    reject(simulator)
+    with pytest.raises(RejectionUnconfirmedError):
+        services.refresh_account(account)
+    assert services.refresh_due_accounts().backing_off == 1
+    rejected_earlier(account, seconds=601)
+    reject(simulator)
+    assert services.refresh_due_accounts().reauthorization_required == 1
+    assert simulator.count(REFRESH) == 2
