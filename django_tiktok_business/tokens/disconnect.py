@@ -75,9 +75,9 @@ def _revoke(row: BusinessAccount) -> TikTokBusinessError | None:
 
 def _changes(error: TikTokBusinessError | None) -> dict[str, Any]:
     """The columns that a disconnect changes; a refresh in flight then drops its answer."""
-    changes = failure_changes(error) if error is not None else NO_FAILURE
     return {
-        **changes,
+        **NO_FAILURE,
+        **(failure_changes(error) if error is not None else {}),
         "access_token": "",
         "refresh_token": "",
         "access_token_expires_at": None,

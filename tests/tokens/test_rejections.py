@@ -231,3 +231,14 @@ def test_batch_asks_again_though_the_token_is_not_due(
     reject(simulator)
     assert services.refresh_due_accounts().reauthorization_required == 1
     assert simulator.count(REFRESH) == 2
+
+
+def test_disconnect_forgets_a_rejection(simulator: Simulator, account: BusinessAccount) -> None:
+    reject(simulator)
+    with pytest.raises(RejectionUnconfirmedError):
+        services.refresh_account(account)
+    simulator.fail_next("code", code=50000, path="/tt_user/oauth2/revoke/")
+    services.disconnect_account(account)
+    row = stored(account)
+    assert row.last_error_code == 50000
+    assert (row.rejected_at, row.next_attempt_at) == (None, None)
