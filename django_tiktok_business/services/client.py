@@ -110,6 +110,8 @@ class AccountClient:
     def _newer_than(self, rejected: str) -> str:
         # Another worker may have refreshed the row since this account was loaded. Compared by the
         # token itself: a project may have stored a pair without reading the version back.
-        refresh_row(self.account, is_fresh_enough=lambda row: row.access_token != rejected)
+        refresh_row(
+            self.account, is_fresh_enough=lambda row: row.access_token not in ("", rejected)
+        )
         renewed: str = self.account.access_token
         return renewed

@@ -108,6 +108,16 @@ def test_no_answer_of_a_data_endpoint_requires_reauthorization(
     assert (heard, mail.outbox) == ([], [])
 
 
+def test_token_that_the_row_has_lost_is_renewed_and_not_sent(simulator: Simulator) -> None:
+    account = connect(simulator)
+    cleared = stored(account)
+    cleared.access_token = ""
+    cleared.save()
+    simulator.fail_next("code", code=40105, path=PROFILE)
+    assert services.account_client(account).profile().username == "harbour_bakery"
+    assert (simulator.count(REFRESH), simulator.count(PROFILE)) == (1, 2)
+
+
 def test_missing_scope_leaves_the_account_active(simulator: Simulator) -> None:
     account = connect(simulator)
     simulator.fail_next("code", code=40130, path=PROFILE)
