@@ -11,6 +11,7 @@ that it cannot hit a pair that arrived in the meantime.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 from django_tiktok_business import events, signals
@@ -18,6 +19,7 @@ from django_tiktok_business.api.oauth import TokenGrant
 from django_tiktok_business.db import clock
 from django_tiktok_business.db.writes import (
     PASSING_ERRORS,
+    after_commit,
     is_in_transaction,
     save_later,
     store_answer,
@@ -92,7 +94,9 @@ def _store_rejection(
 ) -> TikTokBusinessError | None:
     """Record a rejection of the pair that was sent: it says nothing about any other pair."""
     error: TikTokBusinessError = rejection
-    changes: dict[str, Any] = {"status": BusinessAccount.Status.REAUTHORIZATION_REQUIRED}
+    lost = BusinessAccount.Status.REAUTHORIZATION_REQUIRED
+    was_lost = account.status == lost
+    changes: dict[str, Any] = {"status": lost}
     level, kind, signal = logging.WARNING, events.Kind.REJECTED, signals.reauthorization_required
     if not is_final(account, rejection):
         error, changes = unconfirmed(account, rejection)
@@ -107,7 +111,10 @@ def _store_rejection(
         return _reconcile(account, using)
     logger.log(level, "TikTok rejected the tokens of account %s: %s", account.open_id, error)
     reload(account, using)
-    events.announce(signal, account, using, kind=kind, error=error)
+    if was_lost:  # the signal is sent once, when the status changes
+        after_commit(partial(events.record, account, kind, using, error=error), using)
+    else:
+        events.announce(signal, account, using, kind=kind, error=error)
     return error
 
 
