@@ -156,6 +156,7 @@ CASES = [
     wrong_value("EVENTS_KEPT_DAYS", 0, "must be a whole number from 1 to 36500, not 0"),
     wrong_value("EVENTS_KEPT_PER_ACCOUNT", -1, "must be a whole number from 0 to 100000, not -1"),
     wrong_value("CLAIM_SECONDS", 0.5, "must be a whole number from 1 to 86400, not 0.5"),
+    wrong_value("REJECTION_CONFIRM_SECONDS", -1, "must be a whole number from 0 to 86400, not -1"),
     wrong_value(
         "REAUTHORIZATION_WARNING_DAYS", 400, "must be a whole number from 0 to 365, not 400"
     ),

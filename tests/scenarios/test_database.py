@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.db import connection
 from django.db.backends.signals import connection_created
+from django.utils import timezone
 
 from django_tiktok_business.models import BusinessAccount
 from tests.support.engine import (
@@ -99,7 +100,10 @@ def test_f02_answers_are_kept_while_the_disk_is_full() -> None:
     """Claims fit, TikTok's answers do not, until somebody makes room."""
     with watched_simulator(strict=True) as simulator:
         make_due(simulator, 60)
+        # Room for the claims, whatever the lengths of the rows.
+        BusinessAccount.objects.update(claim_id="x" * 32, claim_expires_at=timezone.now())
         statement = fill_the_disk()
+        BusinessAccount.objects.update(claim_id="", claim_expires_at=None)
         is_full = threading.Event()
         is_full.set()
 
