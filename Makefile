@@ -41,13 +41,14 @@ demo: $(VENV)/.runtime
 	$(RUN) example_project/demo.py $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port $(PORT))
 
 # A suite spends most of its time waiting: for a pause, a lock, a process. So the suites run side by
-# side, each in two processes; a suite that runs alone uses JOBS. The heavy tests run on PostgreSQL and
-# MariaDB; on SQLite they run only without those, and in tox.
+# side, each in one process, and its tests one after the other; a suite that runs alone uses several
+# processes. The heavy tests run on PostgreSQL and MariaDB; on SQLite they run only without those, and
+# in tox.
 SUITES := sqlite $(if $(TEST_POSTGRES_URL),postgres) $(if $(TEST_MARIADB_URL),mariadb)
 ALONE := $(or $(filter 1,$(JOBS)),$(filter 1,$(words $(SUITES))))
 # pytest-xdist: each process has its own modules (tests/conftest.py). The few tests that ARGS selects
 # finish before more processes would have started.
-PROCESSES := $(if $(ARGS),,$(if $(ALONE),$(filter-out 1,$(JOBS)),2))
+PROCESSES := $(if $(ARGS),,$(if $(ALONE),$(filter-out 1,$(JOBS))))
 SPREAD := $(if $(PROCESSES),--dist loadgroup --no-loadscope-reorder --tx '$(PROCESSES)*popen//python=$(RUN) $(STRICT)')
 
 test: $(VENV)/.test $(if $(TEST_POSTGRES_URL),$(VENV)/.postgres) $(if $(TEST_MARIADB_URL),$(VENV)/.mariadb)
