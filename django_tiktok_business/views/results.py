@@ -53,7 +53,7 @@ AMBIGUOUS = Result(
 )
 UNKNOWN_STATE = Result(
     400,
-    _("This answer does not belong to a question of yours"),
+    _("This answer does not match a connection you started"),
     _(
         "You may have started in another browser, or before you logged in again. Nothing was "
         "connected."
@@ -147,7 +147,7 @@ SITE_REFUSED = Result(
 REFUSED = Result(
     502,
     _("TikTok refused"),
-    _("Nothing was connected. Start again; if it stays so, tell whoever runs the site."),
+    _("Nothing was connected. Start again. If it fails again, tell whoever runs the site."),
     _START_AGAIN,
 )
 NOT_STORED = Result(

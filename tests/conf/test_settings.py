@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
 from django.test import RequestFactory, override_settings
 from django.views.debug import ExceptionReporter
 
 from django_tiktok_business.conf import conf
 from django_tiktok_business.conf.settings import SETTINGS, Conf
 from django_tiktok_business.encryption.keys import encryption_secrets
-from django_tiktok_business.exceptions import ConfigurationError, TikTokBusinessError
+from django_tiktok_business.exceptions import ConfigurationError
 
 APP_SECRET = "app-secret-of-the-conf-tests"
 KEY = "conf-tests-Vn4sKq8ZtLw2XhBd7RyMgPc5FjUe3Ta9"
@@ -317,11 +316,6 @@ def test_anything_but_a_dict_raises_naming_its_type() -> None:
         pytest.raises(ConfigurationError, match="TIKTOK_BUSINESS is a list, not a dict"),
     ):
         _ = conf.APP_ID
-
-
-def test_configuration_error_is_not_caught_with_run_time_errors() -> None:
-    assert issubclass(ConfigurationError, ImproperlyConfigured)
-    assert not issubclass(ConfigurationError, TikTokBusinessError)
 
 
 def test_unknown_attribute_raises_attribute_error() -> None:

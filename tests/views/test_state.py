@@ -126,7 +126,7 @@ def test_f39_new_session_of_the_same_user_has_no_authorization_request(
     other_browser.force_login(ada)
     response = other_browser.get(back)
     assert response.status_code == 400
-    assert "does not belong to a question of yours" in text_of(response)
+    assert "does not match a connection you started" in text_of(response)
     assert nothing_happened(simulator)
 
 
@@ -294,7 +294,7 @@ def test_state_in_an_odd_encoding_is_unknown(ada: User, client: Client) -> None:
         f"{CALLBACK}?state=%2B2AA-&code=x", headers={"content-type": "text/html; charset=utf-7"}
     )
     assert response.status_code == 400
-    assert "does not belong to a question of yours" in text_of(response)
+    assert "does not match a connection you started" in text_of(response)
 
 
 def test_response_to_an_old_request_is_too_late(
