@@ -1,8 +1,8 @@
 """When a rejection by TikTok's refresh endpoint means that a connection is lost.
 
 TikTok also rejects by mistake, and while another worker or a reconnect stores a new pair. So the
-first rejection of a pair is only recorded;
-the second one, REJECTION_CONFIRM_SECONDS later, is final.
+first rejection of a pair is only recorded; the second one, REJECTION_CONFIRM_SECONDS later, is
+final.
 """
 
 from __future__ import annotations
